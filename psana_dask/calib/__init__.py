@@ -1,0 +1,1 @@
+"""Calibration: constants with provenance, and the kernels that apply them."""

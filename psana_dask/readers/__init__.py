@@ -1,0 +1,1 @@
+"""Formats: the bytes of a file, and what they mean."""
