@@ -1,0 +1,89 @@
+"""Settings that hold for the whole process, all with defaults that need no thought.
+
+`set_options` changes them, for good or inside a ``with`` block; ``psana_dask.options``
+is what is in force.  Environment variables give the first values: ``PSANA_DASK_CACHE``
+(folder of the caches), ``SIT_PSDM_DATA`` (root of the facility's data).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import TracebackType
+
+
+def _default_cache() -> Path:
+    """Return the user's cache folder (XDG rule)."""
+    named = os.environ.get("PSANA_DASK_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(base) / "psana_dask"
+
+
+def _default_data_root() -> Path:
+    return Path(os.environ.get("SIT_PSDM_DATA", "/sdf/data/lcls/ds"))
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings.
+
+    Parameters
+    ----------
+    cache_dir : Path
+        Folder of index and kernel caches; made when first needed.
+    data_root : Path
+        Where ``<instrument>/<experiment>/xtc`` folders lie when no ``dir=`` is given.
+    read_threads : int
+        Threads that one large read is split over.
+    chunk_bytes : int
+        What ``chunks="auto"`` aims at for frames, in bytes.
+    """
+
+    cache_dir: Path
+    data_root: Path
+    read_threads: int = 2
+    chunk_bytes: int = 32 * 2**20
+
+
+_current = Options(cache_dir=_default_cache(), data_root=_default_data_root())
+
+
+def current() -> Options:
+    """Return the settings in force."""
+    return _current
+
+
+class set_options:
+    """Change settings, for good or inside a ``with`` block.
+
+    Parameters
+    ----------
+    **changes
+        Fields of `Options`.
+
+    Examples
+    --------
+    >>> with set_options(read_threads=1):
+    ...     pass
+    """
+
+    def __init__(self, **changes: object) -> None:
+        global _current  # noqa: PLW0603  (the one place where process-wide state lives)
+        unknown = set(changes) - {f.name for f in fields(Options)}
+        if unknown:
+            raise ValueError(f"no such option: {', '.join(sorted(unknown))}")
+        for name in ("cache_dir", "data_root"):
+            if name in changes:
+                changes[name] = Path(str(changes[name]))
+        self._before = _current
+        _current = replace(_current, **changes)  # type: ignore[arg-type]
+
+    def __enter__(self) -> Options:
+        return _current
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _current  # noqa: PLW0603
+        _current = self._before
