@@ -1,0 +1,404 @@
+"""Compiled walk over XTC2 datagrams: what lies where, in one pass.
+
+`scan` hops from datagram to datagram, walks the containers of each and writes rows of
+three tables (datagrams, blocks, layouts).  It stops when it needs something from the
+caller (`Status`) and goes on when called again: state lives in one small array.
+Pixels are never read, only headers and shapes.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.jit import array, int32, int64, njit, numba, pread, uint64
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+Table = npt.NDArray[Any]
+
+WINDOW = 256 * 1024
+HOP = 4096
+"""Bytes read at a place far from the last one: headers of a big datagram."""
+
+
+class Status(IntEnum):
+    """Why `scan` came back."""
+
+    DONE = 0  # the end of the file, or of the listed datagrams
+    CONFIGURE = 1  # a Configure whose names must be parsed first
+    FULL = 2  # an output table has no room for the next datagram
+    NEED = 3  # bytes outside the window (memory), or that cannot be read (file)
+    BAD_HEADER = 4  # no valid datagram header at NEXT
+    TRUNCATED = 5  # the datagram at NEXT is longer than the file
+
+
+class Fault(IntEnum):
+    """What is wrong inside a datagram."""
+
+    EXTENT = 0
+    TRAILING = 1
+    CORRUPTED = 2
+    NO_DATA = 3
+    UNKNOWN_NAMES = 4
+    SHAPES_SHORT = 5
+    DATA_SHORT = 6
+    UNKNOWN_TYPE = 7
+
+
+# rows of the state array
+NEXT, END, BASE, LENGTH, DGRAMS, BLOCKS, LAYOUTS, WORDS, FAULTS, CONFIGURED, LISTED = range(11)
+STATE_SIZE = 11
+
+# fmt: off
+DGRAM_ROW = np.dtype([
+    ("timestamp", "<u8"), ("offset", "<i8"), ("first_block", "<i8"),
+    ("size", "<u4"), ("env", "<u4"), ("damage", "<u4"), ("service", "<u4"),
+])
+BLOCK_ROW = np.dtype([("key", "<u4"), ("data", "<u4"), ("damage", "<u4"), ("layout", "<i4")])
+LAYOUT_ROW = np.dtype([("first_word", "<i8"), ("key", "<u4"), ("unused", "<u4")])
+FAULT_ROW = np.dtype([("offset", "<i8"), ("dgram", "<i8"), ("what", "<i8")])
+# fmt: on
+
+_BYTES = array("u1", writable=True)
+_STATE = array("i8", writable=True)
+_INTS = array("i8")
+_KEYS = array("u4")
+_TABLES = tuple(
+    numba.types.Array(numba.from_dtype(row), 1, "C") for row in (DGRAM_ROW, BLOCK_ROW, LAYOUT_ROW, FAULT_ROW)
+)
+_WORDS = array("u4", writable=True)
+
+
+@njit(int64(_BYTES, int64))
+def u4(window: Bytes, i: int) -> int:
+    """Return the 32-bit word at window[i]."""
+    return (
+        np.int64(window[i])
+        | np.int64(window[i + 1]) << 8
+        | np.int64(window[i + 2]) << 16
+        | np.int64(window[i + 3]) << 24
+    )
+
+
+@njit(int64(int32, _BYTES, _STATE, int64, int64))
+def fetch(descriptor: int, window: Bytes, state: Ints, offset: int, size: int) -> int:
+    """Return where byte `offset` is in the window, reading on if it must; -1 if it cannot."""
+    base, length = state[BASE], state[LENGTH]
+    if base <= offset and offset + size <= base + length:
+        return offset - base
+    if descriptor < 0:
+        return -1
+    ahead = offset - (base + length)
+    wanted = WINDOW if -WINDOW < ahead < WINDOW else max(HOP, size)
+    state[BASE] = offset
+    state[LENGTH] = max(0, pread(descriptor, window.ctypes, wanted, offset))
+    return 0 if size <= state[LENGTH] else -1
+
+
+@njit(int64(_KEYS, int64))
+def find_key(keys: Table, key: int) -> int:
+    """Return the row of `key` in the sorted `keys`, or -1."""
+    low, high = 0, keys.size
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < keys.size and keys[low] == key else -1
+
+
+@njit(numba.void(_STATE, _TABLES[3], int64, int64))
+def report(state: Ints, faults: Table, what: int, offset: int) -> None:
+    """Note a fault of the datagram in hand; beyond the table's room they are only counted."""
+    n = state[FAULTS]
+    if n < faults.size:
+        faults[n].offset = offset
+        faults[n].dgram = state[NEXT]
+        faults[n].what = what
+    state[FAULTS] = n + 1
+
+
+@njit(int64(_BYTES, int64, _INTS, _INTS, int64, _WORDS, int64))
+def copy_shapes(
+    window: Bytes, at: int, ranks: Ints, sizes: Ints, first: int, words: Table, place: int
+) -> int:
+    """Copy the valid words of a Shapes payload; return the bytes that the data must have.
+
+    `ranks` and `sizes` describe all fields of a configuration, from `first` on those of
+    this block, ended by a rank of -1.
+    """
+    total = 0
+    f = first
+    while ranks[f] >= 0:
+        count = sizes[f]
+        for k in range(ranks[f]):
+            word = u4(window, at + 4 * k)
+            words[place] = word
+            place += 1
+            count = min(count * word, 1 << 40)  # clamped: a corrupt shape must not overflow
+        if ranks[f] > 0:
+            at += 20
+        total = min(total + count, 1 << 41)
+        f += 1
+    return total
+
+
+@njit(int64(_STATE, _TABLES[2], _WORDS, _STATE, int64, int64, int64))
+def layout_of(
+    state: Ints, layouts: Table, words: Table, last: Ints, name: int, key: int, count: int
+) -> int:
+    """Return the layout row of the `count` words just copied: the last one of this name if equal."""
+    place = state[WORDS]
+    row = last[name]
+    if row >= 0:
+        same = True
+        first = layouts[row].first_word
+        for k in range(count):
+            same &= words[first + k] == words[place + k]
+        if same:
+            return row
+    row = state[LAYOUTS]
+    layouts[row].first_word = place
+    layouts[row].key = key
+    state[LAYOUTS] = row + 1
+    state[WORDS] = place + count
+    last[name] = row
+    return row
+
+
+@njit(
+    int64(
+        int32, _BYTES, _STATE, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
+        _TABLES[1], _TABLES[2], _TABLES[3], _WORDS, int64, int64,
+    )
+)  # fmt: skip
+def add_block(
+    descriptor: int, window: Bytes, state: Ints,
+    keys: Table, first_field: Ints, arrays: Ints, dims: Ints, ranks: Ints, sizes: Ints, last: Ints,
+    blocks: Table, layouts: Table, faults: Table, words: Table,
+    start: int, stop: int,
+) -> int:  # fmt: skip
+    """Add the ShapesData container at [start, stop) to the block table."""
+    at = fetch(descriptor, window, state, start, 12)
+    if at < 0:
+        return Status.NEED
+    key = u4(window, at) & 0x0FFFFFFF
+    damage = u4(window, at + 4) & 0xFFFF
+    shapes, data, shapes_size, data_size = -1, -1, 0, 0
+    position = start + 12
+    while position + 12 <= stop:
+        at = fetch(descriptor, window, state, position, 12)
+        if at < 0:
+            return Status.NEED
+        kind = (u4(window, at + 4) >> 16) & 0xFFF
+        extent = u4(window, at + 8)
+        if extent < 12 or position + extent > stop:
+            report(state, faults, Fault.EXTENT, position)
+            return Status.DONE
+        if kind == 2:
+            shapes, shapes_size = position + 12, extent - 12
+        elif kind == 3:
+            data, data_size = position + 12, extent - 12
+        position += extent
+    name = find_key(keys, key)
+    if name < 0 or data < 0:
+        report(state, faults, Fault.UNKNOWN_NAMES if name < 0 else Fault.NO_DATA, start)
+        return Status.DONE
+    if shapes_size < 20 * arrays[name]:
+        report(state, faults, Fault.SHAPES_SHORT, start)
+        return Status.DONE
+    if state[BLOCKS] + 1 > blocks.size or state[LAYOUTS] + 1 > layouts.size:
+        return Status.FULL
+    if state[WORDS] + dims[name] > words.size:
+        return Status.FULL
+    at = 0
+    if arrays[name] > 0:
+        at = fetch(descriptor, window, state, shapes, 20 * arrays[name])
+        if at < 0:
+            return Status.NEED
+    needed = copy_shapes(window, at, ranks, sizes, first_field[name], words, state[WORDS])
+    if needed > data_size:
+        report(state, faults, Fault.DATA_SHORT, start)
+        return Status.DONE
+    row = state[BLOCKS]
+    blocks[row].key = key
+    blocks[row].data = data - state[NEXT]
+    blocks[row].damage = damage
+    blocks[row].layout = layout_of(state, layouts, words, last, name, key, dims[name])
+    state[BLOCKS] = row + 1
+    return Status.DONE
+
+
+@njit(
+    int64(
+        int32, _BYTES, _STATE, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
+        _TABLES[1], _TABLES[2], _TABLES[3], _WORDS, int64, int64,
+    )
+)  # fmt: skip
+def walk(
+    descriptor: int, window: Bytes, state: Ints,
+    keys: Table, first_field: Ints, arrays: Ints, dims: Ints, ranks: Ints, sizes: Ints, last: Ints,
+    blocks: Table, layouts: Table, faults: Table, words: Table,
+    start: int, stop: int,
+) -> int:  # fmt: skip
+    """Add every block between `start` and `stop`; nested parents are entered in place."""
+    position = start
+    while position + 12 <= stop:
+        at = fetch(descriptor, window, state, position, 12)
+        if at < 0:
+            return Status.NEED
+        word = u4(window, at + 4)
+        damage, kind = word & 0xFFFF, (word >> 16) & 0xFFF
+        extent = u4(window, at + 8)
+        if extent < 12 or position + extent > stop:
+            report(state, faults, Fault.EXTENT, position)
+            return Status.DONE
+        if kind == 0 and not damage & 8:
+            position += 12
+            continue
+        if kind == 0:
+            report(state, faults, Fault.CORRUPTED, position)
+        elif kind == 1:
+            status = add_block(
+                descriptor, window, state, keys, first_field, arrays, dims, ranks, sizes, last,
+                blocks, layouts, faults, words, position, position + extent,
+            )  # fmt: skip
+            if status != Status.DONE:
+                return status
+        elif kind != 4:
+            report(state, faults, Fault.UNKNOWN_TYPE, position)
+        position += extent
+    if position != stop:
+        report(state, faults, Fault.TRAILING, position)
+    return Status.DONE
+
+
+@njit(int64(_BYTES, int64, int64))
+def service_of(window: Bytes, at: int, old: int) -> int:
+    """Return the transition of the header at window[at], or -1 if it is no valid header.
+
+    The old header (32 bytes) has its service in the first word, the new one (24) in env.
+    """
+    size = 32 if old else 24
+    service = (window[at + 7] if old else window[at + 11]) & 15
+    contains = u4(window, at + size - 8) >> 16
+    extent = u4(window, at + size - 4)
+    valid = contains == 0 and extent >= 12 and service <= 12 and service != 11
+    return np.int64(service) if valid else -1
+
+
+@njit(
+    int64(
+        int32, _BYTES, _STATE, int64, _INTS, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
+        _TABLES[0], _TABLES[1], _TABLES[2], _TABLES[3], _WORDS,
+    )
+)  # fmt: skip
+def scan(
+    descriptor: int, window: Bytes, state: Ints, old: int, listed: Ints,
+    keys: Table, first_field: Ints, arrays: Ints, dims: Ints, ranks: Ints, sizes: Ints, last: Ints,
+    dgrams: Table, blocks: Table, layouts: Table, faults: Table, words: Table,
+) -> int:  # fmt: skip
+    """Add datagrams from ``state[NEXT]`` on, or those at the `listed` offsets; return a `Status`.
+
+    Parameters
+    ----------
+    descriptor : int32
+        Open file, or -1: then `window` holds the bytes [BASE, BASE + LENGTH).
+    window : (bytes,) uint8
+        At least WINDOW long.
+    state : (STATE_SIZE,) int64
+    old : int
+        1 for 32-byte headers.
+    listed : (n,) int64
+        Offsets of datagrams to visit; empty means one after the other.
+    keys : (name,) uint32
+        Sorted keys of the configuration in force; for each: `first_field` (row of its first
+        field in `ranks` and `sizes`), `arrays` (number of array fields), `dims` (words of its
+        shapes), and `last`, its latest layout or -1.
+    dgrams, blocks, layouts, faults, words : tables to fill
+    """
+    header = 32 if old else 24
+    while True:
+        if listed.size > 0:
+            if state[LISTED] >= listed.size:
+                return Status.DONE
+            state[NEXT] = listed[state[LISTED]]
+        offset = state[NEXT]
+        if offset + header > state[END]:
+            return Status.TRUNCATED if offset < state[END] else Status.DONE
+        if state[DGRAMS] >= dgrams.size:
+            return Status.FULL
+        at = fetch(descriptor, window, state, offset, header)
+        if at < 0:
+            return Status.NEED
+        service = service_of(window, at, old)
+        if service < 0:
+            return Status.BAD_HEADER
+        low = at + (8 if old else 0)
+        size = header - 12 + u4(window, at + header - 4)
+        if offset + size > state[END]:
+            return Status.TRUNCATED
+        if service == 2 and state[CONFIGURED] != offset:
+            return Status.CONFIGURE
+        row = state[DGRAMS]
+        dgrams[row].timestamp = np.uint64(u4(window, low + 4)) << np.uint64(32) | np.uint64(u4(window, low))
+        dgrams[row].offset = offset
+        dgrams[row].size = size
+        dgrams[row].env = u4(window, low + 8)
+        dgrams[row].damage = u4(window, at + header - 8) & 0xFFFF
+        dgrams[row].service = service
+        dgrams[row].first_block = state[BLOCKS]
+        undo_blocks, undo_layouts, undo_words = state[BLOCKS], state[LAYOUTS], state[WORDS]
+        undo_faults = state[FAULTS]
+        status = walk(
+            descriptor, window, state, keys, first_field, arrays, dims, ranks, sizes, last,
+            blocks, layouts, faults, words, offset + header, offset + size,
+        )  # fmt: skip
+        if status != Status.DONE:
+            state[BLOCKS], state[LAYOUTS], state[WORDS] = undo_blocks, undo_layouts, undo_words
+            state[FAULTS] = undo_faults
+            for k in range(last.size):
+                if last[k] >= undo_layouts:
+                    last[k] = -1
+            return status
+        state[DGRAMS] = row + 1
+        state[NEXT] = offset + size
+        state[LISTED] += 1
+
+
+@njit(int64(int32, _BYTES, _STATE, int64, uint64))
+def resync(descriptor: int, window: Bytes, state: Ints, old: int, seconds: int) -> int:
+    """Return the next offset after ``state[NEXT]`` where a chain of datagrams begins again, or -1.
+
+    A chain is three valid headers, or fewer that end exactly at the end of the file, with
+    time stamps within a day of `seconds` (of the last good datagram).  -2: bytes are needed
+    from ``state[NEXT]`` on (memory) or cannot be read (file).
+    """
+    header = 32 if old else 24
+    while True:
+        state[NEXT] += 1
+        position = state[NEXT]
+        links = 0
+        while links < 3 and position + header <= state[END]:
+            at = fetch(descriptor, window, state, position, header)
+            if at < 0:
+                if links == 0 and descriptor < 0:
+                    return -2
+                break
+            near = u4(window, at + (12 if old else 4)) - np.int64(seconds)
+            if service_of(window, at, old) < 0 or near > 86400 or near < -86400:
+                break
+            size = header - 12 + u4(window, at + header - 4)
+            if position + size > state[END]:
+                break
+            position += size
+            links += 1
+        if links == 3 or (links > 0 and position == state[END]):
+            return state[NEXT]
+        if state[NEXT] + header >= state[END]:
+            return -1
