@@ -1,0 +1,49 @@
+"""Simulated runs with known answers: for tests, demos and benchmarks, without site data.
+
+Describe a run with `RunSpec`, write it with `write`, and compare what a reader finds with
+the `Truth` that comes back.  ``docs/simulate.md`` shows what can be described.
+"""
+
+from psana_dask.simulate.describe import (
+    PV,
+    Algorithm,
+    Choice,
+    Config,
+    Damage,
+    Detector,
+    Enum,
+    Epics,
+    Field,
+    Missing,
+    RunSpec,
+    Scan,
+)
+from psana_dask.simulate.images import Picture, Scene
+from psana_dask.simulate.kinds import KINDS
+from psana_dask.simulate.runs import demo_run, demo_spec, write, write_runs
+from psana_dask.simulate.truth import Truth
+from psana_dask.simulate.values import Moment
+
+__all__ = [
+    "KINDS",
+    "PV",
+    "Algorithm",
+    "Choice",
+    "Config",
+    "Damage",
+    "Detector",
+    "Enum",
+    "Epics",
+    "Field",
+    "Missing",
+    "Moment",
+    "Picture",
+    "RunSpec",
+    "Scan",
+    "Scene",
+    "Truth",
+    "demo_run",
+    "demo_spec",
+    "write",
+    "write_runs",
+]

@@ -1,0 +1,273 @@
+"""A run described by values: detectors, streams, steps, slow data, and what is wrong with it.
+
+Everything is a frozen dataclass with defaults, so a description names only what matters:
+``RunSpec(detectors=(Detector(name="cam", kind="camera"),))`` is a whole run.  Nothing here
+knows a file format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.simulate.images import Scene
+from psana_dask.simulate.values import noise
+
+EPOCH_1990 = np.datetime64("1990-01-01T00:00:00", "ns")
+
+Value = object
+"""A constant (number, text, array) or a function of `values.Moment`."""
+
+
+@dataclass(frozen=True)
+class Enum:
+    """A named dictionary of integer codes."""
+
+    name: str
+    members: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value of an `Enum`, for configurations."""
+
+    enum: Enum
+    value: int
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of an algorithm.
+
+    An axis of `shape` that is None varies from event to event, from 0 to `longest`.
+    """
+
+    name: str
+    dtype: str = "f8"  # a numpy code, or "str", or "enum"
+    shape: tuple[int | None, ...] = ()
+    value: Value = noise
+    enum: Enum | None = None  # for dtype "enum"
+    longest: int = 40
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """The fields that one algorithm (`raw`, `fex`, ...) writes for each event."""
+
+    name: str = "raw"
+    version: tuple[int, int, int] = (2, 0, 0)
+    fields: tuple[Field, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A configuration object of each segment, and its updates.
+
+    Names with dots nest (``expert.trbit``).  Values are numbers, text, arrays or `Choice`;
+    a function of the segment gives each segment its own values.
+    """
+
+    values: Mapping[str, object] | Callable[[int], Mapping[str, object]]
+    begin_run: Mapping[str, object] = field(default_factory=dict)
+    begin_step: Callable[[int], Mapping[str, object]] | None = None  # by step, always the same names
+    algorithm: str = "config"
+    version: tuple[int, int, int] = (2, 0, 0)
+
+    def of_segment(self, segment: int) -> Mapping[str, object]:
+        """Return the values in Configure."""
+        return self.values(segment) if callable(self.values) else self.values
+
+    def of_step(self, step: int) -> Mapping[str, object]:
+        """Return the values that BeginStep updates."""
+        return self.begin_step(step) if self.begin_step else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """A detector: its segments, where they are written, how often, and what they hold."""
+
+    name: str
+    kind: str = "camera"  # a row of kinds.KINDS; what is given below replaces what it says
+    segments: int | tuple[int, ...] = 1  # how many, or their numbers
+    stream: int | tuple[int, ...] = 0  # one for all, or one for each segment
+    every: int = 1  # written in events offset, offset + every, ...
+    offset: int = 0
+    shape: tuple[int, ...] | None = None  # of a segment's frame
+    dtype: str | None = None  # of the frame
+    frame_field: str | None = None  # name of the frame
+    algorithms: tuple[Algorithm, ...] | None = None
+    config: Config | None = None
+    det_type: str | None = None
+    det_id: str | None = None
+    scene: Scene = field(default_factory=Scene)
+
+    @property
+    def segment_numbers(self) -> tuple[int, ...]:
+        """The number of each segment."""
+        return tuple(range(self.segments)) if isinstance(self.segments, int) else self.segments
+
+    @property
+    def segment_streams(self) -> dict[int, int]:
+        """The stream of each segment, by its number."""
+        numbers = self.segment_numbers
+        streams = (self.stream,) * len(numbers) if isinstance(self.stream, int) else self.stream
+        return dict(zip(numbers, streams, strict=True))
+
+
+@dataclass(frozen=True)
+class PV:
+    """An EPICS variable; its value is a constant, or a function of the update's `Moment`.
+
+    In that `Moment`, `event` is the number of the SlowUpdate.
+    """
+
+    name: str
+    value: Value = noise
+    dtype: str = "f8"  # a numpy code, "str" or "enum"
+    enum: Enum | None = None
+    address: str = ""  # the full PV name, in `epicsinfo`
+
+    def as_field(self) -> Field:
+        """Return the field that holds the value."""
+        return Field(self.name, self.dtype, (), self.value, self.enum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epics:
+    """EPICS variables that one stream writes into SlowUpdates."""
+
+    pvs: tuple[PV, ...]
+    stream: int = 0
+    every: int = 1  # in SlowUpdates
+    offset: int = 0
+    segment: int = 0
+    info: bool = True  # write `epicsinfo` into Configure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What BeginStep says: motors (one value for each step), `step_value`, `step_docstring`.
+
+    The dtype of a motor's array is the one on disk.
+    """
+
+    motors: Mapping[str, npt.ArrayLike] = field(default_factory=dict)
+    step_value: npt.ArrayLike | None = None  # float64; default 0, 1, 2, ...
+    docstring: bool = True
+    stream: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Pieces that were not written in `events`.
+
+    A stream: it has no datagram.  A detector, or one segment of it: its block is not in
+    the datagram.
+    """
+
+    events: tuple[int, ...]
+    detector: str | None = None
+    segment: int | None = None
+    stream: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """A damage word in `events`: of a stream's datagram, or of a detector's blocks.
+
+    Without `payload` the datagram (or block) has no content.
+    """
+
+    events: tuple[int, ...]
+    word: int = 1 << 5
+    detector: str | None = None
+    segment: int | None = None
+    stream: int | None = None
+    payload: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """A whole run.  Events are numbered from 0 in the order of writing."""
+
+    experiment: str = "tstx00117"
+    number: int = 1
+    events: int = 120
+    rate: float = 120.0  # Hz
+    start: str = "2024-06-14T06:12:03"  # UTC time of event 0
+    timestamps: npt.ArrayLike | None = None  # seconds since 1990 << 32 | ns, instead of rate and start
+    detectors: tuple[Detector, ...] = (Detector(name="camera"),)
+    epics: tuple[Epics, ...] = ()
+    slow_every: int = 60  # events between SlowUpdates
+    slow_offset: int = 0  # event before which the first SlowUpdate comes
+    steps: int | tuple[int, ...] = 1  # how many equal ones, or the events of each
+    scan: Scan | None = None
+    event_codes: Mapping[int, int] = field(default_factory=lambda: {40: 1, 90: 2, 162: 10})  # code: every
+    seed: int = 0
+
+    missing: tuple[Missing, ...] = ()
+    damage: tuple[Damage, ...] = ()
+    swapped: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    # by stream: pairs of events of one step whose datagrams change places in that stream's file
+
+    configure: bool = True  # False: goes on under the Configure of the run before it in the file
+    begin_run: bool = True
+    end_run: bool = True
+    finished: bool = True  # False: nothing after the last event, as in a run still being written
+
+    cuts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # by stream: events that start a part
+    part_names: Mapping[tuple[int, int], str] = field(default_factory=dict)  # by (stream, part): file name
+    naming: Literal["s000-c000", "s00-c00"] = "s000-c000"
+    in_progress: bool = False  # file names end with .inprogress
+    smalldata: Literal["offline", "daq"] | None = "offline"  # NamesId of the offsets; None: no such files
+    old_header: bool = False  # 32-byte datagram headers, 2019 and before
+    data_first: bool = False  # Data before Shapes
+    shapes_tail: int = 0  # bytes after the shapes; 4 in files by BlockDgram
+    nested: bool = False  # blocks lie in one more Parent
+    partial_tail: Mapping[int, int] = field(default_factory=dict)  # by stream: bytes of one more datagram
+
+    @property
+    def step_sizes(self) -> tuple[int, ...]:
+        """How many events each step has."""
+        if isinstance(self.steps, tuple):
+            return self.steps
+        edges = np.linspace(0, self.events, self.steps + 1).astype(int)
+        return tuple(np.diff(edges).tolist())
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """The numbers of all streams."""
+        found = {s for d in self.detectors for s in d.segment_streams.values()}
+        found |= {e.stream for e in self.epics}
+        return tuple(sorted(found | ({self.scan.stream} if self.scan else set()))) or (0,)
+
+    def stamps(self) -> npt.NDArray[np.uint64]:
+        """Return the time stamp of each event: seconds since 1990 << 32 | nanoseconds."""
+        if self.timestamps is not None:
+            return np.asarray(self.timestamps, np.uint64)
+        first = int((np.datetime64(self.start, "ns") - EPOCH_1990).astype(np.int64))
+        ticks = np.rint(np.arange(self.events) * (1e9 / self.rate)).astype(np.int64)
+        return packed(first + ticks)
+
+    def __post_init__(self) -> None:
+        if sum(self.step_sizes) != self.events:
+            raise ValueError(f"steps {self.step_sizes} hold {sum(self.step_sizes)} events of {self.events}")
+        if self.timestamps is not None and len(self.stamps()) != self.events:
+            raise ValueError(f"{len(self.stamps())} timestamps for {self.events} events")
+
+
+def packed(nanoseconds: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Turn nanoseconds since 1990 into time stamp words."""
+    seconds, rest = np.divmod(nanoseconds, 1_000_000_000)
+    return seconds.astype(np.uint64) << np.uint64(32) | rest.astype(np.uint64)
+
+
+def unpacked(words: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Turn time stamp words into nanoseconds since 1990."""
+    array = np.asarray(words, np.uint64)
+    seconds = (array >> np.uint64(32)).astype(np.int64)
+    return seconds * 1_000_000_000 + (array & np.uint64(0xFFFFFFFF)).astype(np.int64)

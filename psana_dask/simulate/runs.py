@@ -1,0 +1,125 @@
+"""Writing described runs, and one rich run that is ready made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from psana_dask.simulate.content import Content
+from psana_dask.simulate.describe import PV, Detector, Enum, Epics, Missing, RunSpec, Scan
+from psana_dask.simulate.truth import Truth
+from psana_dask.simulate.values import Moment
+from psana_dask.simulate.xtc2 import Rows, StreamFiles, write_stream
+
+Folder = str | PathLike[str]
+
+
+def write(spec: RunSpec, folder: Folder) -> Truth:
+    """Write a run as XTC2 files: ``<exp>-r0001-s000-c000.xtc2`` ... and ``smalldata/``.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The run.
+    folder : path
+        Made if it does not exist; files of the same names are replaced.
+
+    Returns
+    -------
+    Truth
+        The known answers.
+    """
+    return write_runs([spec], folder)[0]
+
+
+def write_runs(specs: Sequence[RunSpec], folder: Folder) -> tuple[Truth, ...]:
+    """Write several runs into the same files, one after the other, named by the first.
+
+    A run with ``configure=True`` brings a new Configure (with other detectors, if it likes);
+    one with ``configure=False`` starts with BeginRun.  All need the same streams.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    if len({spec.streams for spec in specs}) != 1:
+        raise ValueError(f"runs in the same files need the same streams: {[spec.streams for spec in specs]}")
+    contents = [Content(spec) for spec in specs]
+    streams = {stream: StreamFiles(place, specs[0], stream) for stream in specs[0].streams}
+    rows = {stream: _write_all(contents, files) for stream, files in streams.items()}
+    return tuple(
+        Truth(
+            spec,
+            place,
+            {stream: tuple(files.files) for stream, files in streams.items()},
+            {stream: files.smd_file for stream, files in streams.items() if files.smd_file},
+            {stream: found[i] for stream, found in rows.items()},
+        )
+        for i, spec in enumerate(specs)
+    )
+
+
+def _write_all(
+    contents: Sequence[Content], files: StreamFiles
+) -> list[Rows]:
+    files.open_part()
+    if files.first.smalldata:
+        files.open_smd()
+    try:
+        return [write_stream(content, files) for content in contents]
+    finally:
+        files.close()
+
+
+STATUS = Enum("statusEnum", {"CLOSED": 0, "OPEN": 1, "MOVING": 2})
+
+
+def temperature(moment: Moment) -> float:
+    """Return a temperature in kelvin that rises slowly."""
+    return 295.0 + 0.1 * moment.event
+
+
+def shutter(moment: Moment) -> int:
+    """Return a shutter's state, closed in every fourth update."""
+    return 0 if moment.event % 4 == 3 else 1
+
+
+def demo_spec(events: int = 64, **changes: object) -> RunSpec:
+    """Describe the run that `demo_run` writes; `changes` replace arguments of `RunSpec`."""
+    steps = max(1, min(4, events // 4))
+    pvs = (
+        PV("sample_temperature", temperature, address="TST:SAMPLE:TEMP"),
+        PV("shutter", shutter, "enum", STATUS, "TST:SHUTTER:STATE"),
+        PV("gas_pressure", lambda m: 1e-6 * (1 + m.event), "f4", address="TST:GAS:PRESSURE"),
+        PV("message", lambda m: f"update {m.event}", "str", address="TST:MESSAGE"),
+    )
+    detectors = (
+        Detector(name="timing", kind="timing", stream=0),
+        Detector(name="gmd", kind="gmd", stream=0),
+        Detector(name="epixquad", kind="epix10ka", segments=4, stream=(1, 1, 2, 2)),
+        Detector(name="opal", kind="timetool", stream=3, every=5, shape=(256, 256)),
+        Detector(name="hsd", kind="hsd", stream=3),
+    )
+    given = {
+        "events": events,
+        "steps": steps,
+        "detectors": detectors,
+        "epics": (Epics(pvs=pvs, stream=0),),
+        "slow_every": max(1, events // 8),
+        "scan": Scan(motors={"delay": np.linspace(-1.0, 2.0, steps)}),
+        "missing": (Missing(events=(events // 3,), detector="epixquad", segment=2),),
+        "cuts": {1: (events // 2,)} if events > 1 else {},
+    }
+    return RunSpec(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def demo_run(folder: Folder, events: int = 64, **changes: object) -> Path:
+    """Write a rich run: frames over two streams, mixed rates, steps, EPICS, ragged data, two parts.
+
+    Returns
+    -------
+    Path
+        The folder, which `psana_dask.open` takes.
+    """
+    return write(demo_spec(events, **changes), folder).folder

@@ -1,0 +1,199 @@
+"""A described run as XTC2 files: streams, parts, smalldata files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from psana_dask.readers import xtc2_write as enc
+from psana_dask.readers.xtc2_layout import TransitionId
+from psana_dask.simulate.blocks import SMDINFO, StreamLayout
+from psana_dask.simulate.content import Content
+from psana_dask.simulate.describe import RunSpec
+from psana_dask.simulate.schedule import Entry
+
+GROUPS = 3  # readout groups 0 and 1
+
+DATAGRAMS = np.dtype(
+    [
+        ("timestamp", "<u8"),
+        ("service", "u1"),
+        ("event", "<i8"),  # -1 in transitions
+        ("step", "<i8"),
+        ("part", "<i4"),
+        ("offset", "<i8"),
+        ("size", "<i8"),
+    ]
+)
+"""What was written where, one row for each datagram of a stream."""
+
+Rows = np.ndarray[tuple[int, ...], np.dtype[np.void]]
+
+
+@dataclass
+class _Part:
+    """The data file being written."""
+
+    path: Path
+    number: int
+    out: BinaryIO
+    offset: int = 0
+
+
+@dataclass
+class StreamFiles:
+    """Writes one stream: its parts in turn, and its smalldata file."""
+
+    folder: Path
+    first: RunSpec  # names the files
+    stream: int
+    files: list[Path] = field(default_factory=list)
+    smd_file: Path | None = None
+    _part: _Part | None = None
+    _smd: BinaryIO | None = None
+
+    def name_of(self, part: int) -> str:
+        """Return the file name of a part."""
+        spec = self.first
+        if (self.stream, part) in spec.part_names:
+            return spec.part_names[self.stream, part]
+        digits = 2 if spec.naming == "s00-c00" else 3
+        return f"{self._stem(digits)}-c{part:0{digits}d}.xtc2" + (".inprogress" if spec.in_progress else "")
+
+    def _stem(self, digits: int) -> str:
+        return f"{self.first.experiment}-r{self.first.number:04d}-s{self.stream:0{digits}d}"
+
+    def open_part(self) -> None:
+        """Close the part being written and begin the next."""
+        number = len(self.files)
+        self.close_part()
+        path = self.folder / self.name_of(number)
+        self.files.append(path)
+        self._part = _Part(path, number, path.open("wb"))
+
+    def open_smd(self) -> None:
+        """Begin the smalldata file."""
+        spec = self.first
+        old = spec.naming == "s00-c00"
+        name = f"{self._stem(2)}.smd.xtc2" if old else f"{self._stem(3)}-c000.smd.xtc2"
+        self.smd_file = self.folder / "smalldata" / (name + (".inprogress" if spec.in_progress else ""))
+        self.smd_file.parent.mkdir(exist_ok=True)
+        self._smd = self.smd_file.open("wb")
+
+    def write(self, data: bytes) -> tuple[int, int]:
+        """Append a datagram; return its part and offset."""
+        if self._part is None:
+            raise RuntimeError("open_part() comes before write()")
+        offset = self._part.offset
+        self._part.out.write(data)
+        self._part.offset += len(data)
+        return self._part.number, offset
+
+    def write_smd(self, data: bytes) -> None:
+        """Append to the smalldata file, if there is one."""
+        if self._smd is not None:
+            self._smd.write(data)
+
+    def close_part(self) -> None:
+        """Close the data file."""
+        if self._part is not None:
+            self._part.out.close()
+
+    def close(self) -> None:
+        """Close all files."""
+        self.close_part()
+        if self._smd is not None:
+            self._smd.close()
+
+
+def write_stream(content: Content, files: StreamFiles) -> Rows:
+    """Append one run to the stream's files; return the rows of `DATAGRAMS`."""
+    return _StreamWriter(content, files).write()
+
+
+class _StreamWriter:
+    def __init__(self, content: Content, files: StreamFiles) -> None:
+        self.content, self.files = content, files
+        self.spec, self.stream = content.spec, files.stream
+        self.layout = StreamLayout(content, self.stream)
+        self.there = content.has_datagram(self.stream)
+        self.damage = content.datagram_damage(self.stream)
+        self.cuts = set(self.spec.cuts.get(self.stream, ()))
+        daq = self.spec.smalldata == "daq"
+        at = (self.stream, SMDINFO) if daq else (enc.SMD_NODE, enc.SMD_INDEX)
+        self.smd_names = enc.smd_names(enc.names_id(*at))
+        self.rows: list[tuple[int, ...]] = []
+
+    def write(self) -> Rows:
+        for entry in self._in_file_order():
+            if entry.event < 0 or self.there[entry.event]:
+                self._append(entry)
+        tail = self.spec.partial_tail.get(self.stream)
+        if tail:
+            self._append_partial(tail)
+        return np.array(self.rows, DATAGRAMS)
+
+    def _in_file_order(self) -> list[Entry]:
+        entries = list(self.content.schedule)
+        places = {entry.event: place for place, entry in enumerate(entries) if entry.event >= 0}
+        for one, other in self.spec.swapped.get(self.stream, ()):
+            a, b = places[one], places[other]
+            entries[a], entries[b] = entries[b], entries[a]
+        return entries
+
+    def _append(self, entry: Entry) -> None:
+        next_part = entry.next_event in self.cuts and entry.service == TransitionId.ENABLE
+        payload = self._payload(entry, next_part)
+        data = self._datagram(entry, payload)
+        part, offset = self.files.write(data)
+        place = (part, offset, len(data))
+        self.rows.append((entry.timestamp, int(entry.service), entry.event, entry.step, *place))
+        self.files.write_smd(self._smd(entry, payload, offset, len(data)))
+        if next_part:
+            self.files.open_part()
+
+    def _payload(self, entry: Entry, next_part: bool) -> bytes:
+        if entry.event >= 0 and not self.content.keeps_payload(entry.event, self.stream):
+            return b""
+        payload = self.layout.payload(entry)
+        if next_part:
+            number = len(self.files.files)
+            said: list[object] = [self.files.name_of(number), number]
+            payload += self.layout.shapes_data(self.layout.chunkinfo, said)
+        return payload
+
+    def _bits(self, entry: Entry) -> int:
+        if entry.event < 0:
+            return GROUPS
+        return GROUPS | 1 << 16 | (entry.event & 31) << 17  # L0Accept and the L0Tag counter
+
+    def _datagram(self, entry: Entry, payload: bytes) -> bytes:
+        return enc.datagram(
+            entry.timestamp,
+            entry.service,
+            payload,
+            bits=self._bits(entry),
+            src=self.stream,
+            damage=int(self.damage[entry.event]) if entry.event >= 0 else 0,
+            old=self.spec.old_header,
+            pulse_id=entry.timestamp & (1 << 56) - 1,
+        )
+
+    def _smd(self, entry: Entry, payload: bytes, offset: int, size: int) -> bytes:
+        old = self.spec.old_header
+        if entry.service == TransitionId.L1_ACCEPT:
+            bits = self._bits(entry)
+            return enc.smd_datagram(entry.timestamp, self.smd_names, offset, size, bits=bits, old=old)
+        if entry.service == TransitionId.CONFIGURE:
+            payload += enc.names_block(self.smd_names)
+        return self._datagram(entry, b"" if entry.service == TransitionId.END_RUN else payload)
+
+    def _append_partial(self, size: int) -> None:
+        """Append the first bytes of one more event."""
+        block = self.layout.blocks[0].names
+        event = Entry(TransitionId.L1_ACCEPT, timestamp=self.content.schedule[-1].timestamp + 1)
+        data = self._datagram(event, enc.xtc(1, bytes(max(size, 12)), src=block.src))
+        self.files.write(data[:size])
