@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
+import numpy.typing as npt
 from numba import types
 
 from psana_dask.options import current
 
-int32, int64, uint64, float64 = types.int32, types.int64, types.uint64, types.float64
+void, int32, int64 = types.void, types.int32, types.int64
+uint64, float64 = types.uint64, types.float64
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,14 +47,14 @@ def njit(signature: Any = None, **options: Any) -> Callable[[F], F]:
 
 def _compiled(function: F, signature: Any, options: dict[str, Any], *, cache: bool) -> F:
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(current().cache_dir / "kernels")
+    numba.config.CACHE_DIR = str(current().cache_folder() / "kernels")
     try:
         make = numba.njit(signature, nogil=True, cache=cache, **options)
-        return make(function)  # type: ignore[no-any-return]
+        return make(function)
     finally:
         numba.config.CACHE_DIR = before
 
 
-def array(dtype: str, ndim: int = 1, *, layout: str = "C", writable: bool = False) -> types.Array:
+def array(dtype: npt.DTypeLike, ndim: int = 1, *, layout: str = "C", writable: bool = False) -> types.Array:
     """Return the numba type of an array argument; read-only unless said, so both kinds are taken."""
     return types.Array(numba.from_dtype(np.dtype(dtype)), ndim, layout, readonly=not writable)

@@ -12,7 +12,7 @@ The vocabulary of the bytes tower::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ class Kind(IntEnum):
     NUMBER = 0
     STRING = 1
     ENUM = 2
+    ENUM_ENTRY = 3  # the value of one member of an enum: part of a dictionary, not data
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,12 @@ class FieldSpec:
     rank : int
         0 for a scalar; the shape of an array is in the block's layout.
     kind : Kind
-    enum : mapping of int to str
-        Names of the values of an ENUM field.
     """
 
     name: str
     dtype: np.dtype[Any]
     rank: int
     kind: Kind = Kind.NUMBER
-    enum: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ DGRAM_COLUMNS = {              # one row per datagram, in the order of the strea
 BLOCK_COLUMNS = {              # one row per block
     "key":         "<u4",      # Names.key
     "data":        "<u4",      # byte of the data, from the start of the datagram
-    "damage":      "<u4",
+    "block_damage": "<u4",
     "layout":      "<i4",      # row of the layout table
 }
 LAYOUT_COLUMNS = {             # one row per distinct set of shapes

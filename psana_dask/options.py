@@ -1,8 +1,8 @@
 """Settings that hold for the whole process, all with defaults that need no thought.
 
-`set_options` changes them, for good or inside a ``with`` block; ``psana_dask.options``
-is what is in force.  Environment variables give the first values: ``PSANA_DASK_CACHE``
-(folder of the caches), ``SIT_PSDM_DATA`` (root of the facility's data).
+`set_options` changes them, for good or inside a ``with`` block; `current` is what is in
+force.  Where a folder is not set, the environment decides at the time of use:
+``PSANA_DASK_CACHE`` (caches), ``SIT_PSDM_DATA`` (root of the facility's data).
 """
 
 from __future__ import annotations
@@ -13,26 +13,15 @@ from pathlib import Path
 from types import TracebackType
 
 
-def _default_cache() -> Path:
-    """Return the user's cache folder (XDG rule)."""
-    named = os.environ.get("PSANA_DASK_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(base) / "psana_dask"
-
-
-def _default_data_root() -> Path:
-    return Path(os.environ.get("SIT_PSDM_DATA", "/sdf/data/lcls/ds"))
-
-
 @dataclass(frozen=True)
 class Options:
     """The settings.
 
     Parameters
     ----------
-    cache_dir : Path
+    cache_dir : Path, optional
         Folder of index and kernel caches; made when first needed.
-    data_root : Path
+    data_root : Path, optional
         Where ``<instrument>/<experiment>/xtc`` folders lie when no ``dir=`` is given.
     read_threads : int
         Threads that one large read is split over.
@@ -40,13 +29,23 @@ class Options:
         What ``chunks="auto"`` aims at for frames, in bytes.
     """
 
-    cache_dir: Path
-    data_root: Path
+    cache_dir: Path | None = None
+    data_root: Path | None = None
     read_threads: int = 2
     chunk_bytes: int = 32 * 2**20
 
+    def cache_folder(self) -> Path:
+        """Return the folder of the caches."""
+        named = self.cache_dir or os.environ.get("PSANA_DASK_CACHE")
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(named) if named else Path(base) / "psana_dask"
 
-_current = Options(cache_dir=_default_cache(), data_root=_default_data_root())
+    def data_folder(self) -> Path:
+        """Return the root of the facility's data."""
+        return self.data_root or Path(os.environ.get("SIT_PSDM_DATA", "/sdf/data/lcls/ds"))
+
+
+_current = Options()
 
 
 def current() -> Options:
@@ -74,7 +73,7 @@ class set_options:
         if unknown:
             raise ValueError(f"no such option: {', '.join(sorted(unknown))}")
         for name in ("cache_dir", "data_root"):
-            if name in changes:
+            if changes.get(name) is not None:
                 changes[name] = Path(str(changes[name]))
         self._before = _current
         _current = replace(_current, **changes)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.jit import array, int32, int64, njit, numba, pread, uint64
+from psana_dask.jit import array, int32, int64, njit, pread, uint64, void
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -28,7 +28,7 @@ HOP = 4096
 class Status(IntEnum):
     """Why `scan` came back."""
 
-    DONE = 0  # the end of the file, or of the listed datagrams
+    DONE = 0  # the end of the file
     CONFIGURE = 1  # a Configure whose names must be parsed first
     FULL = 2  # an output table has no room for the next datagram
     NEED = 3  # bytes outside the window (memory), or that cannot be read (file)
@@ -50,8 +50,11 @@ class Fault(IntEnum):
 
 
 # rows of the state array
-NEXT, END, BASE, LENGTH, DGRAMS, BLOCKS, LAYOUTS, WORDS, FAULTS, CONFIGURED, LISTED = range(11)
-STATE_SIZE = 11
+NEXT, END, BASE, LENGTH, DGRAMS, BLOCKS, LAYOUTS, WORDS, FAULTS, CONFIGURED = range(10)
+STATE_SIZE = 10
+
+UNREAD = -2
+"""What `resync` returns when it needs other bytes."""
 
 # fmt: off
 DGRAM_ROW = np.dtype([
@@ -67,9 +70,7 @@ _BYTES = array("u1", writable=True)
 _STATE = array("i8", writable=True)
 _INTS = array("i8")
 _KEYS = array("u4")
-_TABLES = tuple(
-    numba.types.Array(numba.from_dtype(row), 1, "C") for row in (DGRAM_ROW, BLOCK_ROW, LAYOUT_ROW, FAULT_ROW)
-)
+_TABLES = tuple(array(row, writable=True) for row in (DGRAM_ROW, BLOCK_ROW, LAYOUT_ROW, FAULT_ROW))
 _WORDS = array("u4", writable=True)
 
 
@@ -112,7 +113,7 @@ def find_key(keys: Table, key: int) -> int:
     return low if low < keys.size and keys[low] == key else -1
 
 
-@njit(numba.void(_STATE, _TABLES[3], int64, int64))
+@njit(void(_STATE, _TABLES[3], int64, int64))
 def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     """Note a fault of the datagram in hand; beyond the table's room they are only counted."""
     n = state[FAULTS]
@@ -294,16 +295,16 @@ def service_of(window: Bytes, at: int, old: int) -> int:
 
 @njit(
     int64(
-        int32, _BYTES, _STATE, int64, _INTS, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
+        int32, _BYTES, _STATE, int64, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
         _TABLES[0], _TABLES[1], _TABLES[2], _TABLES[3], _WORDS,
     )
 )  # fmt: skip
 def scan(
-    descriptor: int, window: Bytes, state: Ints, old: int, listed: Ints,
+    descriptor: int, window: Bytes, state: Ints, old: int,
     keys: Table, first_field: Ints, arrays: Ints, dims: Ints, ranks: Ints, sizes: Ints, last: Ints,
     dgrams: Table, blocks: Table, layouts: Table, faults: Table, words: Table,
 ) -> int:  # fmt: skip
-    """Add datagrams from ``state[NEXT]`` on, or those at the `listed` offsets; return a `Status`.
+    """Add datagrams from ``state[NEXT]`` on; return a `Status`.
 
     Parameters
     ----------
@@ -314,8 +315,6 @@ def scan(
     state : (STATE_SIZE,) int64
     old : int
         1 for 32-byte headers.
-    listed : (n,) int64
-        Offsets of datagrams to visit; empty means one after the other.
     keys : (name,) uint32
         Sorted keys of the configuration in force; for each: `first_field` (row of its first
         field in `ranks` and `sizes`), `arrays` (number of array fields), `dims` (words of its
@@ -324,10 +323,6 @@ def scan(
     """
     header = 32 if old else 24
     while True:
-        if listed.size > 0:
-            if state[LISTED] >= listed.size:
-                return Status.DONE
-            state[NEXT] = listed[state[LISTED]]
         offset = state[NEXT]
         if offset + header > state[END]:
             return Status.TRUNCATED if offset < state[END] else Status.DONE
@@ -368,7 +363,6 @@ def scan(
             return status
         state[DGRAMS] = row + 1
         state[NEXT] = offset + size
-        state[LISTED] += 1
 
 
 @njit(int64(int32, _BYTES, _STATE, int64, uint64))
@@ -376,7 +370,7 @@ def resync(descriptor: int, window: Bytes, state: Ints, old: int, seconds: int) 
     """Return the next offset after ``state[NEXT]`` where a chain of datagrams begins again, or -1.
 
     A chain is three valid headers, or fewer that end exactly at the end of the file, with
-    time stamps within a day of `seconds` (of the last good datagram).  -2: bytes are needed
+    time stamps within a day of `seconds` (of the last good datagram).  UNREAD: bytes are needed
     from ``state[NEXT]`` on (memory) or cannot be read (file).
     """
     header = 32 if old else 24
@@ -388,7 +382,7 @@ def resync(descriptor: int, window: Bytes, state: Ints, old: int, seconds: int) 
             at = fetch(descriptor, window, state, position, header)
             if at < 0:
                 if links == 0 and descriptor < 0:
-                    return -2
+                    return UNREAD
                 break
             near = u4(window, at + (12 if old else 4)) - np.int64(seconds)
             if service_of(window, at, old) < 0 or near > 86400 or near < -86400:
