@@ -1,0 +1,1 @@
+"""Detector geometry: where each pixel is, and images made from panels."""

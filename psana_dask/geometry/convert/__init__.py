@@ -1,0 +1,1 @@
+"""Geometries to and from the formats of other programs."""
