@@ -29,6 +29,7 @@ class Content:
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
         self.detectors = tuple(filled_in(detector) for detector in spec.detectors)
+        self._has_block: dict[tuple[int, int], Flags] = {}
 
     @cached_property
     def timestamps(self) -> npt.NDArray[np.uint64]:
@@ -67,6 +68,14 @@ class Content:
 
     def has_block(self, detector: Detector, segment: int) -> Flags:
         """Tell in which events the segment's blocks are on disk with their content."""
+        key = (id(detector), segment)  # this content keeps its detectors alive
+        if key not in self._has_block:
+            found = self._find_blocks(detector, segment)
+            found.flags.writeable = False
+            self._has_block[key] = found
+        return self._has_block[key]
+
+    def _find_blocks(self, detector: Detector, segment: int) -> Flags:
         stream = detector.segment_streams[segment]
         there = self.scheduled(detector) & self.has_datagram(stream)
         for gap in self.spec.missing:

@@ -107,21 +107,23 @@ class Picture:
         if not isinstance(self.scene.peaks, int):
             return np.array(self.scene.peaks, np.float64).reshape(-1, 2)
         random = np.random.Generator(np.random.Philox(key=mixed(self.seed, self.name, "peaks")))
-        found: list[tuple[float, float]] = []
-        for y, x in random.uniform((0, 0), self.shape, (4000, 2)):
-            if len(found) < self.scene.peaks and self._is_free(y, x, found):
-                found.append((round(y, 2), round(x, 2)))
+        tried = random.uniform((0, 0), self.shape, (4000, 2)).round(2)
+        found: list[npt.NDArray[np.float64]] = []
+        for place in tried[self._is_quiet(tried)]:
+            apart = all(np.hypot(*(place - other)) > 20 for other in found)
+            if apart and len(found) < self.scene.peaks:
+                found.append(place)
         return np.array(found, np.float64).reshape(-1, 2)
 
-    def _is_free(self, y: float, x: float, others: list[tuple[float, float]]) -> bool:
-        rows, cols = self.frame_shape[-2:]
-        inside = (np.array((y, x)) - self.corners) - 8
-        if not (((inside >= 0) & (inside <= np.array((rows, cols)) - 17)).all(axis=1)).any():
-            return False
-        radius = np.hypot(y - self.centre[0], x - self.centre[1])
-        dark = min((abs(radius - ring) for ring in self.rings), default=np.inf) < 12
-        shadowed = radius < self.stop_radius + 10
-        return not dark and not shadowed and all(np.hypot(y - v, x - u) > 20 for v, u in others)
+    def _is_quiet(self, places: Floats) -> npt.NDArray[np.bool_]:
+        """Tell which (y, x) lie well inside a panel, away from the rings and the beam stop."""
+        from_corner = places[:, None] - self.corners - 8
+        room = np.array(self.frame_shape[-2:]) - 17
+        inside = np.any(np.all((from_corner >= 0) & (from_corner <= room), axis=2), axis=1)
+        radius = np.hypot(*(places - self.centre).T)
+        off_rings = np.all([abs(radius - ring) > 12 for ring in self.rings], axis=0)
+        quiet: npt.NDArray[np.bool_] = inside & off_rings & (radius > self.stop_radius + 10)
+        return quiet
 
     @cached_property
     def expected(self) -> Floats:
@@ -129,10 +131,12 @@ class Picture:
         rows, cols = self.frame_shape[-2:]
         y = self.corners[:, 0, None, None] + np.arange(rows)[:, None] + np.zeros(cols)
         x = self.corners[:, 1, None, None] + np.zeros(rows)[:, None] + np.arange(cols)
-        photons = self._smooth(np.hypot(y - self.centre[0], x - self.centre[1]))
+        radius = np.hypot(y - self.centre[0], x - self.centre[1])
+        photons = self._smooth(radius)
         for peak_y, peak_x in self.peaks:
             apart = ((y - peak_y) ** 2 + (x - peak_x) ** 2) / (2 * self.scene.peak_sigma**2)
             photons += self.scene.peak_level * np.exp(-apart)
+        photons[radius < self.stop_radius] = 0.0
         return photons
 
     def _smooth(self, radius: Floats) -> Floats:
@@ -140,7 +144,6 @@ class Picture:
         photons = np.full_like(radius, scene.background)
         for ring in self.rings:
             photons += scene.ring_level * np.exp(-((radius - ring) ** 2) / (2 * scene.ring_sigma**2))
-        photons[radius < self.stop_radius] = 0.0
         return photons
 
     @cached_property
