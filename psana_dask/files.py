@@ -52,9 +52,11 @@ class RunFiles:
     ----------
     experiment : str, optional
     number : int, optional
-        Run number; None where neither the caller nor the file names say it.
+        Run number as the file names say it.
     streams : tuple of StreamFiles
         Ordered by stream number.
+    wanted : int, optional
+        Run number that was asked for.
     only : tuple of int, optional
         Streams to read; all of them decide the order of events all the same.
     cache : bool
@@ -64,6 +66,7 @@ class RunFiles:
     experiment: str | None
     number: int | None
     streams: tuple[StreamFiles, ...]
+    wanted: int | None = None
     only: tuple[int, ...] | None = None
     cache: bool = True
 
@@ -218,7 +221,7 @@ def _chosen(runs: list[RunFiles], run: int | None, looked_in: str) -> list[RunFi
     if not fitting:
         there = ", ".join(str(r.number) for r in runs[:20])
         raise RunNotFound(f"no run {run} in {looked_in}; there are runs {there}")
-    return [replace(r, number=run) for r in fitting]
+    return [replace(r, wanted=run) for r in fitting]
 
 
 def _experiment_files(experiment: str, folder: str | os.PathLike[str] | None) -> tuple[list[str], str]:

@@ -1,0 +1,218 @@
+"""A run as the bytes tower has it: indexes of its streams, and the table of its events.
+
+`open_recording` is the door; the same recording is opened once per process, also by
+workers that got no more than its files and its token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psana_dask.align import build_events, event_rows, select_events
+from psana_dask.blocks import StreamBlocks, decode_dgram
+from psana_dask.columns import load_columns, save_columns
+from psana_dask.errors import AmbiguousRun, FormatError, ReadError, RunNotFound, UnknownFormat
+from psana_dask.files import RunFiles
+from psana_dask.index import INDEX_VERSION, Progress, file_mark, stream_index
+from psana_dask.model import EventTable, Problem, Service, StreamIndex
+from psana_dask.options import current
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Indexes and events of one run.
+
+    Parameters
+    ----------
+    files : RunFiles
+    streams : tuple of StreamIndex
+    runs : tuple of (tuple of int or None)
+        For each stream, which of the runs in it belong here; None for all.
+    events : EventTable
+    experiment : str, optional
+    number : int, optional
+    problems : tuple of Problem
+    token : str
+        Changes whenever the files do.
+    """
+
+    files: RunFiles
+    streams: tuple[StreamIndex, ...]
+    runs: tuple[tuple[int, ...] | None, ...]
+    events: EventTable = field(repr=False)
+    experiment: str | None
+    number: int | None
+    problems: tuple[Problem, ...] = field(repr=False)
+    token: str
+
+    @cached_property
+    def blocks(self) -> tuple[StreamBlocks, ...]:
+        """Look-up of blocks, one per stream."""
+        return tuple(StreamBlocks(index) for index in self.streams)
+
+    @cached_property
+    def wanted(self) -> tuple[int, ...]:
+        """Positions of the streams that are to be read."""
+        only = self.files.only
+        return tuple(k for k, s in enumerate(self.streams) if only is None or s.stream in only)
+
+    def transitions(self, position: int, service: Service) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the rows of one kind of transition of this run in a stream."""
+        index, runs = self.streams[position], self.runs[position]
+        mine = index["service"] == service
+        if runs is not None and service != Service.CONFIGURE:
+            mine &= np.isin(index["run"], runs)
+        return np.flatnonzero(mine)
+
+
+# ---- opening, once per process ------------------------------------------------------------------
+_opened: OrderedDict[RunFiles, Recording] = OrderedDict()
+_lock = threading.RLock()
+_MOST_OPEN = 16
+
+
+def open_recording(
+    files: RunFiles, token: str | None = None, *, live: bool = False, progress: Progress | None = None
+) -> Recording:
+    """Return the recording of `files`, opened anew if they changed.
+
+    Parameters
+    ----------
+    files : RunFiles
+    token : str, optional
+        Of the recording that a result belongs to: another one is refused.
+
+    Raises
+    ------
+    ReadError
+        The files changed since `token`.
+    RunNotFound, AmbiguousRun, UnknownFormat
+        See `psana_dask.open`.
+    """
+    with _lock:
+        known = _opened.get(files)
+        if known is not None and known.token == (token or _token(files)) and not live:
+            _opened.move_to_end(files)
+            return known
+        recording = _open(files, live, progress)
+        if token is not None and recording.token != token:
+            raise ReadError(f"{files.paths[0]} changed since the run was opened: open it again")
+        _opened[files] = recording
+        while len(_opened) > _MOST_OPEN:
+            _opened.popitem(last=False)
+        return recording
+
+
+def _token(files: RunFiles) -> str:
+    """Return a hash of the files as they are now."""
+    marks = [[path, *file_mark(path)[:2]] for path in files.paths]
+    text = json.dumps([INDEX_VERSION, files.wanted, files.only, marks])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
+    token = _token(files)
+    streams, problems = _indexes(files, live, progress)
+    runs, experiment, number = _choose_runs(files, streams)
+    events = _events(files, streams, runs, token if files.cache and not live else None)
+    found = [p for s in streams for p in s.problems] + list(events.problems) + problems
+    return Recording(
+        replace(files), tuple(streams), tuple(runs), events, experiment, number, tuple(found), token
+    )
+
+
+def _indexes(
+    files: RunFiles, live: bool, progress: Progress | None
+) -> tuple[list[StreamIndex], list[Problem]]:
+    """Index every stream; a stream that cannot be indexed is a problem, unless all are so."""
+    streams: list[StreamIndex] = []
+    errors: list[FormatError | UnknownFormat] = []
+    problems: list[Problem] = []
+    for stream in files.streams:
+        try:
+            streams.append(stream_index(stream, cache=files.cache, live=live, progress=progress))
+        except (FormatError, UnknownFormat) as error:
+            errors.append(error)
+            problems.append(Problem(stream.parts[0], 0, -1, str(error)))
+    if not streams:
+        raise errors[0]
+    return streams, problems
+
+
+# ---- which run ----------------------------------------------------------------------------------
+def _choose_runs(
+    files: RunFiles, streams: Sequence[StreamIndex]
+) -> tuple[list[tuple[int, ...] | None], str | None, int | None]:
+    """Return for each stream which of its runs are meant, the experiment and the run number.
+
+    The BeginRun says the number; where it does not, the name of the file does.
+    """
+    said = [_begin_runs(s) for s in streams]
+    numbers = sorted({number for stream in said for _, number in stream.values()})
+    experiment = next((name for stream in said for name, _ in stream.values() if name), files.experiment)
+    if files.wanted is None and len(numbers) > 1:
+        listed = ", ".join(map(str, numbers))
+        raise AmbiguousRun(f"{files.paths[0]} holds runs {listed}: say run=NUMBER, or use open_runs()")
+    number = files.wanted if files.wanted is not None else (numbers[0] if numbers else files.number)
+    if numbers and number not in numbers:
+        there = ", ".join(map(str, numbers))
+        raise RunNotFound(f"no run {number} in {files.paths[0]}; its runs are {there}")
+    if len(numbers) < 2:
+        return [None] * len(streams), experiment, number
+    chosen = [tuple(k for k, (_, n) in stream.items() if n == number) for stream in said]
+    return [runs if stream else None for runs, stream in zip(chosen, said, strict=True)], experiment, number
+
+
+def _begin_runs(index: StreamIndex) -> dict[int, tuple[str, int]]:
+    """Return (experiment, run number) of each run of a stream whose BeginRun says them."""
+    said = {}
+    for row in np.flatnonzero(index["service"] == Service.BEGIN_RUN):
+        for names, values in decode_dgram(index, int(row)):
+            if names.detector == "runinfo" and values.get("runnum"):
+                said[int(index["run"][row])] = (str(values.get("expt", "")), int(values["runnum"]))
+    return said
+
+
+def run_numbers(files: RunFiles) -> list[int]:
+    """Return the numbers of all runs in the files, sorted; those that the file names say if none is written."""
+    streams, _ = _indexes(files, live=False, progress=None)
+    numbers = {n for s in streams for _, n in _begin_runs(s).values()}
+    return sorted(numbers) or ([] if files.number is None else [files.number])
+
+
+# ---- events, kept on disk -----------------------------------------------------------------------
+def _events(
+    files: RunFiles, streams: Sequence[StreamIndex], runs: Sequence[tuple[int, ...] | None], token: str | None
+) -> EventTable:
+    path = current().cache_folder() / "events" / str(token)
+    kept = _load_events(path, len(streams)) if token is not None else None
+    if kept is not None:
+        return kept
+    rows = [event_rows(s, r) for s, r in zip(streams, runs, strict=True)]
+    table = build_events(streams, rows, [s.parts[0] for s in streams])
+    if files.only is not None:
+        wanted = [k for k, s in enumerate(streams) if s.stream in files.only]
+        table = select_events(table, (table.rows[wanted] >= 0).any(axis=0))
+    if token is not None and len(table) > 1000:  # smaller ones are built faster than opened
+        columns = table.arrays() | {"rows": table.rows.reshape(-1)}
+        save_columns(path, columns, {"problems": [list(p) for p in table.problems]})
+    return table
+
+
+def _load_events(path: Path, streams: int) -> EventTable | None:
+    kept = load_columns(path)
+    if kept is None:
+        return None
+    columns, about = kept
+    rows = columns.pop("rows").reshape(streams, -1)
+    return EventTable(rows=rows, problems=tuple(Problem(*p) for p in about["problems"]), **columns)
