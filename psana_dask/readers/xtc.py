@@ -1,0 +1,280 @@
+"""LCLS-1 XTC: from bytes to the datagrams of a file and the leaves of their container trees.
+
+`recognise` tells from the first headers whether a file is XTC; `walk` drives the compiled
+scan of `xtc_scan` over one file and yields its datagrams and leaves in blocks; `scan` joins
+them.  What a leaf holds is decoded with the records of `tables`.  Corrupt pieces become
+problems that name the byte; every intact datagram is delivered.  Format: ``docs/formats/xtc.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.errors import ReadError
+from psana_dask.model import Problem
+from psana_dask.readers.xtc_layout import DGRAM, TYPE_COUNT, Level
+from psana_dask.sources import FileSource, MemorySource, Source, read_bytes
+
+Array = npt.NDArray[Any]
+
+FAULT_TEXT = (
+    "a container whose extent is impossible: the rest of its parent is passed over",
+    "a container of no known type or level: the rest of its parent is passed over",
+    "a few bytes follow the last container",
+    "containers nested deeper than any known file: not entered",
+)
+
+
+# ---- recognising a file -------------------------------------------------------------------------
+def recognise(source: Source, most: int = 4) -> bool:
+    """Tell whether `source` is XTC: there is no magic number, the headers must chain."""
+    end, offset, links = source.size(), 0, 0
+    while links < most and offset + DGRAM.itemsize <= end:
+        row = np.frombuffer(read_bytes(source, offset, DGRAM.itemsize), DGRAM)[0]
+        if not is_header(row):
+            return links > 1
+        offset += 20 + int(row["extent"])
+        links += 1
+    return links > 0
+
+
+def is_header(row: Any) -> bool:
+    """Tell whether a DGRAM row is what a DAQ writes."""
+    service, extent = int(row["ticks"]) >> 24 & 15, int(row["extent"])
+    known = int(row["contains"]) & 0xFFFF < TYPE_COUNT and int(row["log"]) >> 24 < len(Level)
+    sized = extent >= 20 and extent % 4 == 0
+    return known and sized and 2 <= service <= 12 and int(row["nanoseconds"]) < 10**9
+
+
+# ---- scanning -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Block:
+    """Some consecutive datagrams of a file and their leaves.
+
+    Parameters
+    ----------
+    dgrams : ndarray of xtc_scan.DGRAM_ROW
+    leaves : ndarray of xtc_scan.LEAF_ROW
+        Those of datagram i are ``leaves[first_leaf[i]:first_leaf[i + 1]]``, the last one's go to the end.
+    problems : tuple of Problem
+    next : int
+        First byte that belongs to no whole datagram: where a scan of a growing file goes on.
+    """
+
+    dgrams: Array
+    leaves: Array
+    problems: tuple[Problem, ...]
+    next: int
+
+    def leaves_of(self, dgram: int) -> Array:
+        """Return the leaves of one datagram."""
+        bounds = np.append(self.dgrams["first_leaf"], len(self.leaves))
+        return self.leaves[bounds[dgram] : bounds[dgram + 1]]
+
+
+def scan(
+    source: Source,
+    start: int = 0,
+    *,
+    live: bool = False,
+    containers: bool = False,
+    known: Array | None = None,
+) -> Block:
+    """Find every datagram and leaf of one file; arguments as for `walk`."""
+    blocks = list(walk(source, start, live=live, containers=containers, known=known))
+    rows = np.cumsum([0, *(len(b.leaves) for b in blocks)])
+    dgrams = np.concatenate([b.dgrams for b in blocks])
+    dgrams["first_leaf"] += np.repeat(rows[:-1], [len(b.dgrams) for b in blocks])
+    problems = tuple(p for b in blocks for p in b.problems)
+    return Block(dgrams, np.concatenate([b.leaves for b in blocks]), problems, blocks[-1].next)
+
+
+def walk(
+    source: Source,
+    start: int = 0,
+    *,
+    live: bool = False,
+    containers: bool = False,
+    known: Array | None = None,
+) -> Iterator[Block]:
+    """Yield the datagrams of one file from byte `start` on, in blocks.
+
+    Parameters
+    ----------
+    source : Source
+    start : int
+        Where a datagram begins.
+    live : bool
+        The file may still grow: an unfinished last datagram is no problem.
+    containers : bool
+        List the containers between datagram and leaf too.
+    known : ndarray of int, sorted, optional
+        Places where datagrams are said to begin (an .idx file): tried after a corrupt header.
+
+    Yields
+    ------
+    Block
+        At least one; the last one's `next` is where the scan ended.
+    """
+    with _Walk(source, start, live=live, containers=containers, known=known) as running:
+        yield from running.blocks()
+
+
+class _Walk:
+    """One scan of one source: the tables that the compiled walk fills, and its stops."""
+
+    def __init__(
+        self, source: Source, start: int, *, live: bool, containers: bool, known: Array | None
+    ) -> None:
+        from psana_dask.readers import xtc_scan
+
+        self._kernel = xtc_scan
+        self._source, self._live, self._containers = source, live, int(containers)
+        self._known = np.zeros(0, np.int64) if known is None else known
+        self._problems: list[Problem] = []
+        self._seconds = 0
+        self._state = np.zeros(xtc_scan.STATE_SIZE, np.int64)
+        self._state[xtc_scan.NEXT], self._state[xtc_scan.END] = start, source.size()
+        self._window = np.empty(xtc_scan.WINDOW, np.uint8)
+        self._allocate(1 << 14)
+
+    def __enter__(self) -> _Walk:
+        self._opened = _descriptor(self._source)
+        self._descriptor = self._opened.__enter__()
+        if isinstance(self._source, MemorySource):
+            self._window = np.frombuffer(self._source.data, np.uint8).copy()
+            self._state[self._kernel.LENGTH] = self._window.size
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)
+
+    def blocks(self) -> Iterator[Block]:
+        """Scan to the end."""
+        k = self._kernel
+        while True:
+            status = k.scan(
+                self._descriptor, self._window, self._state,
+                self._dgrams, self._leaves, self._faults, self._containers,
+            )  # fmt: skip
+            if status == k.Status.NEED:
+                self._refill(int(self._state[k.NEXT]))
+            elif status == k.Status.FULL:
+                grow = self._state[k.DGRAMS] == 0
+                yield self._flush()
+                if grow:
+                    self._allocate(2 * len(self._dgrams))
+            elif status == k.Status.DONE or not self._go_on(status):
+                yield self._flush()
+                return
+
+    def _go_on(self, status: int) -> bool:
+        """Find where datagrams go on after a bad header; tell whether they do."""
+        k, offset = self._kernel, int(self._state[self._kernel.NEXT])
+        cut = status == k.Status.TRUNCATED
+        if cut and self._live:
+            return False
+        first = self._doubtful(offset)
+        found = [p for p in (self._next_chain(first), self._next_known(first)) if p >= 0]
+        goal = min(found, default=offset)
+        if goal < offset:
+            self._drop_last()
+            offset = first
+        what = "the datagram is longer than the file" if cut else "no valid datagram header"
+        skipped = min(found, default=int(self._state[k.END])) - offset
+        more = "the next datagrams follow" if found else "nothing readable follows"
+        self._problem(offset, f"{what}: {skipped} bytes are passed over; {more}")
+        self._state[k.NEXT] = goal
+        return bool(found)
+
+    def _doubtful(self, offset: int) -> int:
+        """Return where to search from: the last datagram too if it is damaged, its size may be wrong."""
+        k, s = self._kernel, self._state
+        if s[k.DGRAMS] == 0:
+            return offset
+        last = int(self._dgrams["offset"][s[k.DGRAMS] - 1])
+        faulty = self._faults["dgram"][: min(s[k.FAULTS], len(self._faults))]
+        return last if last in faulty else offset
+
+    def _drop_last(self) -> None:
+        k, s = self._kernel, self._state
+        s[k.DGRAMS] -= 1
+        s[k.LEAVES] = self._dgrams["first_leaf"][s[k.DGRAMS]]
+
+    def _next_chain(self, offset: int) -> int:
+        """Return where after `offset` a chain of valid datagrams begins, or -1."""
+        k = self._kernel
+        count = int(self._state[k.DGRAMS])
+        seconds = int(self._dgrams["timestamp"][count - 1]) >> 32 if count else self._seconds
+        self._state[k.NEXT] = offset
+        while True:
+            found = int(k.resync(self._descriptor, self._window, self._state, np.uint64(seconds)))
+            if found != k.UNREAD:
+                return found
+            self._refill(int(self._state[k.NEXT]))
+            self._state[k.NEXT] -= 1
+
+    def _next_known(self, offset: int) -> int:
+        """Return the next place after `offset` where a datagram is said to be, and is; or -1."""
+        end = int(self._state[self._kernel.END])
+        for place in self._known[self._known > offset].tolist():
+            if place + DGRAM.itemsize <= end:
+                row = np.frombuffer(read_bytes(self._source, place, DGRAM.itemsize), DGRAM)[0]
+                if is_header(row) and place + 20 + int(row["extent"]) <= end:
+                    return int(place)
+        return -1
+
+    def _refill(self, offset: int) -> None:
+        """Give the walk the bytes of the datagram at `offset`, where it cannot read itself."""
+        k = self._kernel
+        if self._descriptor >= 0 or isinstance(self._source, MemorySource):
+            raise ReadError(f"{self._source.name}: cannot read byte {offset}: the file shrank; open it again")
+        row = np.frombuffer(read_bytes(self._source, offset, DGRAM.itemsize), DGRAM)[0]
+        size = 20 + int(row["extent"]) if is_header(row) else DGRAM.itemsize
+        size = min(max(size, 4 * k.WINDOW), int(self._state[k.END]) - offset)
+        self._window = np.empty(max(size, k.WINDOW), np.uint8)
+        self._source.read_into(offset, self._window[:size])
+        self._state[k.BASE], self._state[k.LENGTH] = offset, size
+
+    def _allocate(self, rows: int) -> None:
+        k = self._kernel
+        self._dgrams = np.zeros(rows, k.DGRAM_ROW)
+        self._leaves = np.zeros(16 * rows, k.LEAF_ROW)
+        self._faults = np.zeros(1000, k.FAULT_ROW)
+
+    def _flush(self) -> Block:
+        """Hand out the rows and start empty tables."""
+        k, s = self._kernel, self._state
+        dgrams, leaves = self._dgrams[: s[k.DGRAMS]].copy(), self._leaves[: s[k.LEAVES]].copy()
+        self._report_faults()
+        if len(dgrams):
+            self._seconds = int(dgrams["timestamp"][-1]) >> 32
+        s[[k.DGRAMS, k.LEAVES, k.FAULTS]] = 0
+        problems, self._problems = tuple(self._problems), []
+        return Block(dgrams, leaves, problems, int(s[k.NEXT]))
+
+    def _report_faults(self) -> None:
+        count = int(self._state[self._kernel.FAULTS])
+        for row in self._faults[: min(count, len(self._faults))]:
+            self._problem(int(row["offset"]), FAULT_TEXT[row["what"]])
+        if count > len(self._faults):
+            self._problem(-1, f"{count - len(self._faults)} more faults like these")
+
+    def _problem(self, offset: int, what: str) -> None:
+        self._problems.append(Problem(self._source.name, offset, -1, what))
+
+
+@contextmanager
+def _descriptor(source: Source) -> Iterator[int]:
+    """Give the file descriptor of a file, -1 for what is read through Python."""
+    if isinstance(source, FileSource):
+        with source.descriptor() as descriptor:
+            yield descriptor
+    else:
+        yield -1

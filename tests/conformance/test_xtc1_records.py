@@ -1,0 +1,209 @@
+"""Every datagram, container and accessor value of the LCLS-1 oracle files, and of their index files."""
+
+import gzip
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psana_dask.readers import xtc
+from psana_dask.readers.compression import decompress
+from psana_dask.readers.records import View
+from psana_dask.readers.tables import RECORDS, config_keys, is_config, is_known, record_for, type_name
+from psana_dask.readers.xtc_layout import COMPRESSED, Level, TransitionId, daq_source_name, source_key
+from psana_dask.sources import FileSource
+
+DATA = Path(os.environ.get("PSANA_DASK_CONFORMANCE", Path(__file__).parents[3] / "shared/data")) / "xtc1"
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"oracle data are not at {DATA}")
+
+ORACLES = sorted((DATA / "oracle").glob("*.xtc.jsonl.gz")) if DATA.exists() else []
+TYPES = {"u1": "u8", "i1": "i8", "u2": "u16", "i2": "i16", "u4": "u32", "i4": "i32", "u8": "u64", "i8": "i64",
+         "f4": "f32", "f8": "f64"}  # fmt: skip
+# values that psana does not have
+OURS = {"Camera.FrameV1": {"pixels"}, **{f"OceanOptics.DataV{i}": {"frameDuration"} for i in (1, 2, 3)}}
+
+
+class Tally:
+    """Counts comparisons and keeps the differences."""
+
+    def __init__(self):
+        self.counts, self.differences, self.titles = Counter(), [], set()
+
+    def same(self, kind, where, ours, theirs):
+        self.counts[kind] += 1
+        both_nan = isinstance(ours, float) and ours != ours and theirs == "nan"
+        if ours != theirs and not both_nan:
+            self.differences.append(f"{where} {kind}: {ours!r} is not {theirs!r}")
+
+
+def path_of(oracle):
+    name = oracle.name.removesuffix(".jsonl.gz")
+    return DATA / ("smalldata" if ".smd." in name else ".") / name
+
+
+def stream_of(path):
+    return path.name.split("-c")[0] + path.suffixes[0]
+
+
+@pytest.fixture(scope="module")
+def tally():
+    """Compare all files once: parts of a stream in order, since only the first has the configuration."""
+    tally, configs = Tally(), {}
+    for oracle in ORACLES:
+        path = path_of(oracle)
+        compare_file(tally, path, oracle, configs.setdefault(stream_of(path), {}))
+    return tally
+
+
+def compare_file(tally, path, oracle, configs):
+    data = np.fromfile(path, np.uint8)
+    block = xtc.scan(FileSource(str(path)), containers=True)
+    rows = [json.loads(line) for line in gzip.decompress(oracle.read_bytes()).splitlines()]
+    good = [row for row in rows if "error" not in row]
+    for row, dgram, first in zip(good, block.dgrams, range(len(good)), strict=False):
+        compare_header(tally, f"{path.name}@{row['off']}", row, dgram)
+        nodes = list(flat(row["xtc"]))
+        leaves = block.leaves_of(first)
+        tally.same("containers", f"{path.name}@{row['off']}", len(leaves), len(nodes))
+        for node, leaf in zip(nodes, leaves, strict=False):
+            compare_leaf(tally, f"{path.name}@{node['off']}", node, leaf, dgram, data, configs)
+    for row in rows:
+        problems = {problem.offset for problem in block.problems}
+        for bad in [row["off"]] if "error" in row else corrupt(row["xtc"]):
+            tally.same("problem", path.name, bad in problems, True)
+    # after a corrupt extent psana stops; what we find behind it is checked in test_corrupt_runs
+    tally.same("datagrams", path.name, len(block.dgrams) >= len(good), True)
+
+
+def flat(node):
+    yield node
+    for child in node.get("xtc", []):
+        yield from flat(child)
+
+
+def corrupt(node):
+    found = [node["corrupt_child_at"]] if "corrupt_child_at" in node else []
+    return found + [at for child in node.get("xtc", []) for at in corrupt(child)]
+
+
+def compare_header(tally, where, row, dgram):
+    ticks, fiducial, timestamp = int(dgram["ticks"]), int(dgram["fiducial"]), int(dgram["timestamp"])
+    ours = {
+        "off": int(dgram["offset"]), "size": int(dgram["size"]), "svcnum": int(dgram["service"]),
+        "svc": TransitionId(int(dgram["service"])).name.replace("_", "").lower(), "seqtype": ticks >> 28 & 3,
+        "extended": ticks >> 31, "sec": timestamp >> 32, "nsec": timestamp & 0xFFFFFFFF,
+        "ticks": ticks & 0xFFFFFF, "fid": fiducial & 0x1FFFF, "control": ticks >> 24,
+        "vector": fiducial >> 17, "env": int(dgram["env"]),
+    }  # fmt: skip
+    for key, value in ours.items():
+        tally.same("header value", f"{where}.{key}", value, row[key].lower() if key == "svc" else row[key])
+    if "l1env" in row:
+        env = int(dgram["env"])
+        ours = {"groups": env & 0xFF, "l3t": env >> 8 & 3, "trimmed": env >> 31, "unbiased": ~env >> 30 & 1}
+        for key, value in ours.items():
+            tally.same("header value", f"{where}.{key}", value, row["l1env"][key])
+
+
+def compare_leaf(tally, where, node, leaf, dgram, data, configs):
+    log, phy, contains = int(leaf["log"]), int(leaf["phy"]), int(leaf["contains"])
+    type_id, version = contains & 0xFFFF, contains >> 16 & 0x7FFF
+    ours = {
+        "off": int(dgram["offset"]) + int(leaf["at"]), "depth": int(leaf["depth"]),
+        "src": [log, phy],
+        "srcname": daq_source_name(log, phy), "level": Level(log >> 24).name.capitalize(),
+        "typeval": contains,
+        "type": type_name(type_id), "version": version, "compressed": contains >> 31,
+        "damage": int(leaf["damage"]), "extent": int(leaf["extent"]),
+    }  # fmt: skip
+    for key, value in ours.items():
+        tally.same("leaf value", f"{where}.{key}", value, node[key])
+    if "class" not in node:
+        return
+    start = int(dgram["offset"]) + int(leaf["at"]) + 20
+    payload = data[start : start + int(leaf["extent"]) - 20]
+    tally.same("payload", where, hashlib.sha256(payload).hexdigest(), node["payload_sha256"])
+    if contains & COMPRESSED:
+        payload = decompress(payload)
+        tally.same("payload", where, len(payload) + 20, node["uncompressed_extent"])
+    compare_payload(tally, where, node, (type_id, version), source_key(log, phy), payload, configs)
+
+
+def compare_payload(tally, where, node, key, source, payload, configs):
+    record = record_for(*key, payload)
+    where = f"{where} {record.title}"
+    tally.titles.add(record.title)
+    tally.same("class", where, record.title, node["class"])
+    cfg = next((configs[k, source] for k in config_keys(record) if (k, source) in configs), None)
+    view = record.view(payload, cfg=cfg)
+    if is_config(key[0]):
+        configs[key, source] = view
+    if "cfgclass" in node:
+        tally.same("configuration", where, cfg and cfg.record.title, node["cfgclass"])
+    if node["_sizeof"] not in {-1, 0xFFFFFFFF}:
+        tally.same("size", where, view.nbytes, node["_sizeof"])
+    compare_values(tally, where, view, node["values"])
+
+
+def compare_values(tally, where, view, values):
+    ours = set(view.record.accessors) - OURS.get(view.record.title, set())
+    extra = {key for key in values if key.endswith("_iq") or (key == "channels" and key not in ours)}
+    tally.same("accessors", where, ours, set(values) - extra)
+    for key, value in values.items():
+        if key in extra:
+            compare(tally, f"{where}.{key}", indexed(view, key), value)
+        elif key in ours:
+            compare(tally, f"{where}.{key}", view[key], value)
+
+
+def indexed(view, key):
+    """The values of accessors with an argument, for each of its values."""
+    if key == "channels":
+        count = view.cfg.n_channels
+        names = {0: "data_u8", 1: "data_u16", 2: "data_u32", 3: "data_f32", 4: "data_f64"}
+        return [view[names[int(view.cfg.sample_type[i])]](i) for i in range(count)]
+    return [view[key.removesuffix("_iq")](i) for i in range(4)]
+
+
+def compare(tally, where, ours, theirs):
+    if isinstance(theirs, dict) and "sha256" in theirs:
+        compare_array(tally, where, ours, theirs)
+    elif isinstance(theirs, dict):
+        compare_values(tally, where, ours, theirs)
+    elif isinstance(theirs, list):
+        compare_list(tally, where, ours, theirs)
+    else:
+        tally.same("value", where, ours, theirs)
+
+
+def compare_list(tally, where, ours, theirs):
+    if isinstance(ours, View):
+        names = ("seconds", "nanoseconds") if "seconds" in ours.record.lookup else ("log", "phy")
+        ours = [ours[name] for name in names]
+    tally.same("length", where, len(ours), len(theirs))
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+        compare(tally, f"{where}[{i}]", a, b)
+
+
+def compare_array(tally, where, ours, theirs):
+    tally.same("shape", where, list(ours.shape), theirs["shape"])
+    tally.same("dtype", where, TYPES[ours.dtype.str[1:]], theirs["dtype"])
+    tally.same("array", where, hashlib.sha256(np.ascontiguousarray(ours)).hexdigest(), theirs["sha256"])
+    if ours.dtype.kind in "iu":
+        tally.same("sum", where, int(ours.sum(dtype=object)) if ours.size else 0, theirs["sum"])
+
+
+def test_no_difference(tally):
+    print("\n".join(["", *tally.differences[:50]]))
+    print(f"\n{len(ORACLES)} files, {sum(tally.counts.values())} comparisons: {dict(tally.counts)}")
+    assert "\n".join(tally.differences) == ""
+
+
+def test_every_type_is_covered(tally):
+    titles = {record_for(*key).title for key in RECORDS if key[0] != 13}
+    print(f"\n{len(tally.titles)} classes have payloads, without: {sorted(titles - tally.titles)}")
+    assert all(is_known(record_for(*key)) for key in RECORDS)
+    assert len(titles & tally.titles) >= 181
