@@ -463,3 +463,85 @@ def test_damaging_files(tmp_path):
 
 def places_stamp(truth, number):
     return truth.datagrams[0]["timestamp"][number]
+
+
+@pytest.mark.parametrize("events", [3, 8, 23])
+@pytest.mark.parametrize("smalldata", ["offline", None])
+def test_repeated_runs_hold_the_pool_again_and_again(tmp_path, events, smalldata):
+    detectors = (*ALL[:3], *ALL[4:6])
+    spec = RunSpec(events=8, detectors=detectors, slow_every=3, smalldata=smalldata, missing=FIRST_GAPS)
+    run = simulate.repeat(spec, tmp_path, events)
+    assert np.all(np.diff(run.timestamps.astype(int)) > 0)
+    for stream, path in run.streams.items():
+        dgrams, _ = parser.parse(bytearray(path.read_bytes()))
+        assert services([(0, d) for d in dgrams])[:4] == [2, 4, 6, 8]
+        assert services([(0, d) for d in dgrams])[-3:] == [9, 7, 5]
+        stamps = [d.timestamp for d in dgrams]
+        assert stamps == sorted(stamps)
+        check_repeated(run, [d for d in dgrams if d.service == L1], run.pool.in_stream(stream))
+        if smalldata:
+            small, _ = parser.parse(bytearray(run.pool.smd_files[stream].read_bytes()))
+            assert [d.timestamp for d in small] == stamps
+            for one, whole in zip(small, dgrams, strict=True):
+                check_smalldata(one, whole, stream, smalldata)
+
+
+FIRST_GAPS = (Missing(events=(1,), stream=1), Missing(events=(2, 6), detector="epix", segment=3))
+
+
+def check_repeated(run, dgrams, there):
+    expected = [event for event in range(run.events) if there[event % 8]]
+    assert [d.timestamp for d in dgrams] == run.timestamps[expected].tolist()
+    for event, dgram in zip(expected, dgrams, strict=True):
+        for block in dgram.blocks():
+            for _, _, label, code, _ in block.names.fields:
+                if code != 12:
+                    name = f"{block.names.alg}.{label.split(':')[0]}"
+                    want = run.value(block.names.det_name, name, event, block.names.segment)
+                    assert_same(block[label], want)
+
+
+def test_large_frames(tmp_path):
+    run = simulate.write_large(tmp_path, gigabytes=1e-4, shape=(4, 16, 32), streams=2, pool=3)
+    assert run.events == round(1e5 / (4 * 16 * 32 * 2))
+    assert len(run.files) == 2
+    assert sum(p.stat().st_size for p in run.files) == pytest.approx(1e5, rel=0.9)  # headers weigh in here
+    dgrams, _ = parser.parse(bytearray(run.files[1].read_bytes()))
+    block = [d for d in dgrams if d.service == L1][5].blocks("jungfrau", "raw")[1]
+    assert block.names.segment == 3
+    np.testing.assert_array_equal(block["raw"], run.value("jungfrau", "raw", 5, 3))
+
+
+def test_many_small_datagrams(tmp_path):
+    run = simulate.write_many(tmp_path, events=2500, size=200, pool=1000)
+    table = {}
+    dgrams, end = parser.parse(bytearray(run.files[0].read_bytes()), table)
+    accepted = [d for d in dgrams if d.service == L1]
+    assert {d.size for d in accepted} == {200}
+    assert [d.blocks()[0]["number"] for d in accepted] == [event % 1000 for event in range(2500)]
+    assert end == run.files[0].stat().st_size
+
+
+def test_what_cannot_be_repeated_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="one step"):
+        simulate.repeat(RunSpec(events=4, steps=2), tmp_path, 100)
+
+
+def test_a_growing_run_can_be_read_after_every_step(tmp_path):
+    spec = RunSpec(events=6, detectors=ALL, cuts={1: (3,)}, partial_tail={2: 10})
+    sizes, entries = [], []
+    growing = simulate.grow(spec, tmp_path / "a")
+    while True:
+        try:
+            entries.append(next(growing))
+        except StopIteration as end:
+            truth = end.value
+            break
+        sizes.append(sum(p.stat().st_size for p in (tmp_path / "a").glob("*.xtc2")))
+    assert all(a < b for a, b in itertools.pairwise(sizes))
+    assert tuple(entries) == truth.schedule
+    at_once = simulate.write(spec, tmp_path / "b")
+    assert [p.read_bytes() for p in truth.files] == [p.read_bytes() for p in at_once.files]
+    assert [p.read_bytes() for p in truth.smd_files.values()] == [
+        p.read_bytes() for p in at_once.smd_files.values()
+    ]

@@ -20,7 +20,8 @@ from psana_dask.simulate.describe import (
 )
 from psana_dask.simulate.images import Picture, Scene
 from psana_dask.simulate.kinds import KINDS
-from psana_dask.simulate.runs import demo_run, demo_spec, write, write_runs
+from psana_dask.simulate.large import LargeRun, repeat, write_large, write_many
+from psana_dask.simulate.runs import demo_run, demo_spec, grow, write, write_runs
 from psana_dask.simulate.truth import Truth
 from psana_dask.simulate.values import Moment
 
@@ -35,6 +36,7 @@ __all__ = [
     "Enum",
     "Epics",
     "Field",
+    "LargeRun",
     "Missing",
     "Moment",
     "Picture",
@@ -44,6 +46,10 @@ __all__ = [
     "Truth",
     "demo_run",
     "demo_spec",
+    "grow",
+    "repeat",
     "write",
+    "write_large",
+    "write_many",
     "write_runs",
 ]

@@ -133,11 +133,20 @@ class Picture:
         x = self.corners[:, 1, None, None] + np.zeros(rows)[:, None] + np.arange(cols)
         radius = np.hypot(y - self.centre[0], x - self.centre[1])
         photons = self._smooth(radius)
-        for peak_y, peak_x in self.peaks:
-            apart = ((y - peak_y) ** 2 + (x - peak_x) ** 2) / (2 * self.scene.peak_sigma**2)
-            photons += self.scene.peak_level * np.exp(-apart)
+        for peak in self.peaks:
+            self._add_peak(photons, peak)
         photons[radius < self.stop_radius] = 0.0
         return photons
+
+    def _add_peak(self, photons: Floats, peak: Floats) -> None:
+        """Add a Gaussian spot to the panels it touches; beyond 8 sigma nothing is left of it."""
+        reach = int(8 * self.scene.peak_sigma) + 1
+        for panel, corner in zip(photons, self.corners, strict=True):
+            y, x = peak - corner
+            rows, cols = (slice(max(0, int(v) - reach), max(0, int(v) + reach)) for v in (y, x))
+            down, right = np.ogrid[: panel.shape[0], : panel.shape[1]]
+            apart = ((down[rows] - y) ** 2 + (right[:, cols] - x) ** 2) / (2 * self.scene.peak_sigma**2)
+            panel[rows, cols] += self.scene.peak_level * np.exp(-apart)
 
     def _smooth(self, radius: Floats) -> Floats:
         scene = self.scene

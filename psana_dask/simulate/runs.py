@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from psana_dask.simulate.content import Content
 from psana_dask.simulate.describe import PV, Detector, Enum, Epics, Missing, RunSpec, Scan
+from psana_dask.simulate.schedule import Entry
 from psana_dask.simulate.truth import Truth
 from psana_dask.simulate.values import Moment
-from psana_dask.simulate.xtc2 import Rows, StreamFiles, write_stream
+from psana_dask.simulate.xtc2 import Rows, StreamFiles, StreamWriter
 
 Folder = str | PathLike[str]
 
@@ -45,31 +47,61 @@ def write_runs(specs: Sequence[RunSpec], folder: Folder) -> tuple[Truth, ...]:
     place.mkdir(parents=True, exist_ok=True)
     if len({spec.streams for spec in specs}) != 1:
         raise ValueError(f"runs in the same files need the same streams: {[spec.streams for spec in specs]}")
-    contents = [Content(spec) for spec in specs]
     streams = {stream: StreamFiles(place, specs[0], stream) for stream in specs[0].streams}
+    contents = [Content(spec) for spec in specs]
     rows = {stream: _write_all(contents, files) for stream, files in streams.items()}
     return tuple(
-        Truth(
-            spec,
-            place,
-            {stream: tuple(files.files) for stream, files in streams.items()},
-            {stream: files.smd_file for stream, files in streams.items() if files.smd_file},
-            {stream: found[i] for stream, found in rows.items()},
-        )
+        _truth(spec, place, streams, {stream: found[i] for stream, found in rows.items()})
         for i, spec in enumerate(specs)
     )
 
 
-def _write_all(
-    contents: Sequence[Content], files: StreamFiles
-) -> list[Rows]:
-    files.open_part()
-    if files.first.smalldata:
-        files.open_smd()
-    try:
-        return [write_stream(content, files) for content in contents]
-    finally:
-        files.close()
+def _write_all(contents: Sequence[Content], files: StreamFiles) -> list[Rows]:
+    with files:
+        return [_write_one(StreamWriter(content, files)) for content in contents]
+
+
+def _write_one(writer: StreamWriter) -> Rows:
+    for entry in writer.entries():
+        writer.append(entry)
+    writer.finish()
+    return writer.rows
+
+
+def _truth(spec: RunSpec, place: Path, streams: Mapping[int, StreamFiles], rows: Mapping[int, Rows]) -> Truth:
+    parts = {stream: tuple(files.files) for stream, files in streams.items()}
+    smd = {stream: files.smd_file for stream, files in streams.items() if files.smd_file}
+    return Truth(spec, place, parts, smd, rows)
+
+
+def grow(spec: RunSpec, folder: Folder) -> Generator[Entry, None, Truth]:
+    """Write a run as the DAQ does, transition by transition and event by event, in all streams.
+
+    Yields
+    ------
+    Entry
+        After each transition or event, when it can be read from the files.  The value of
+        the generator, when it ends, is the `Truth`.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    content = Content(spec)
+    with ExitStack() as stack:
+        streams = {s: stack.enter_context(StreamFiles(place, spec, s)) for s in spec.streams}
+        writers = [StreamWriter(content, files) for files in streams.values()]
+        for entry in content.schedule:
+            _append_to_all(writers, entry)
+            yield entry
+        for writer in writers:
+            writer.finish()
+    return _truth(spec, place, streams, {writer.stream: writer.rows for writer in writers})
+
+
+def _append_to_all(writers: Sequence[StreamWriter], entry: Entry) -> None:
+    for writer in writers:
+        if writer.has(entry):
+            writer.append(entry)
+        writer.files.flush()
 
 
 STATUS = Enum("statusEnum", {"CLOSED": 0, "OPEN": 1, "MOVING": 2})

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from psana_dask.readers import xtc2_write as enc
-from psana_dask.readers.xtc2_layout import TransitionId
+from psana_dask.readers.xtc2_layout import TransitionId, TypeId
 from psana_dask.simulate.blocks import SMDINFO, StreamLayout
 from psana_dask.simulate.content import Content
 from psana_dask.simulate.describe import RunSpec
@@ -83,8 +83,8 @@ class StreamFiles:
         self.smd_file.parent.mkdir(exist_ok=True)
         self._smd = self.smd_file.open("wb")
 
-    def write(self, data: bytes) -> tuple[int, int]:
-        """Append a datagram; return its part and offset."""
+    def write(self, data: bytes | memoryview) -> tuple[int, int]:
+        """Append whole datagrams; return the part and offset of the first."""
         if self._part is None:
             raise RuntimeError("open_part() comes before write()")
         offset = self._part.offset
@@ -92,108 +92,127 @@ class StreamFiles:
         self._part.offset += len(data)
         return self._part.number, offset
 
-    def write_smd(self, data: bytes) -> None:
+    def write_smd(self, data: bytes | memoryview) -> None:
         """Append to the smalldata file, if there is one."""
         if self._smd is not None:
             self._smd.write(data)
+
+    @property
+    def offset(self) -> int:
+        """Where in the part the next datagram goes."""
+        return self._part.offset if self._part else 0
+
+    def flush(self) -> None:
+        """Make what was written visible to others."""
+        for file in (self._part.out if self._part else None, self._smd):
+            if file is not None:
+                file.flush()
 
     def close_part(self) -> None:
         """Close the data file."""
         if self._part is not None:
             self._part.out.close()
 
-    def close(self) -> None:
-        """Close all files."""
+    def __enter__(self) -> StreamFiles:
+        self.open_part()
+        if self.first.smalldata:
+            self.open_smd()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.close_part()
         if self._smd is not None:
             self._smd.close()
 
 
-def write_stream(content: Content, files: StreamFiles) -> Rows:
-    """Append one run to the stream's files; return the rows of `DATAGRAMS`."""
-    return _StreamWriter(content, files).write()
+class StreamWriter:
+    """Appends one run to the files of one stream, entry by entry."""
 
-
-class _StreamWriter:
     def __init__(self, content: Content, files: StreamFiles) -> None:
         self.content, self.files = content, files
         self.spec, self.stream = content.spec, files.stream
         self.layout = StreamLayout(content, self.stream)
-        self.there = content.has_datagram(self.stream)
-        self.damage = content.datagram_damage(self.stream)
-        self.cuts = set(self.spec.cuts.get(self.stream, ()))
+        self._there = content.has_datagram(self.stream)
+        self._damage = content.datagram_damage(self.stream)
+        self._cuts = set(self.spec.cuts.get(self.stream, ()))
         daq = self.spec.smalldata == "daq"
         at = (self.stream, SMDINFO) if daq else (enc.SMD_NODE, enc.SMD_INDEX)
-        self.smd_names = enc.smd_names(enc.names_id(*at))
-        self.rows: list[tuple[int, ...]] = []
+        self._smd_names = enc.smd_names(enc.names_id(*at))
+        self._rows: list[tuple[int, ...]] = []
 
-    def write(self) -> Rows:
-        for entry in self._in_file_order():
-            if entry.event < 0 or self.there[entry.event]:
-                self._append(entry)
-        tail = self.spec.partial_tail.get(self.stream)
-        if tail:
-            self._append_partial(tail)
-        return np.array(self.rows, DATAGRAMS)
+    @property
+    def rows(self) -> Rows:
+        """What was written, rows of `DATAGRAMS`."""
+        return np.array(self._rows, DATAGRAMS)
 
-    def _in_file_order(self) -> list[Entry]:
+    def entries(self) -> list[Entry]:
+        """Return the stream's transitions and events in the order of its file."""
         entries = list(self.content.schedule)
         places = {entry.event: place for place, entry in enumerate(entries) if entry.event >= 0}
         for one, other in self.spec.swapped.get(self.stream, ()):
             a, b = places[one], places[other]
             entries[a], entries[b] = entries[b], entries[a]
-        return entries
+        return [entry for entry in entries if self.has(entry)]
 
-    def _append(self, entry: Entry) -> None:
-        next_part = entry.next_event in self.cuts and entry.service == TransitionId.ENABLE
-        payload = self._payload(entry, next_part)
-        data = self._datagram(entry, payload)
+    def has(self, entry: Entry) -> bool:
+        """Tell whether the stream has a datagram for `entry`."""
+        return entry.event < 0 or bool(self._there[entry.event])
+
+    def append(self, entry: Entry) -> None:
+        """Write the datagram of `entry`, and its line of the smalldata file."""
+        next_part = entry.service == TransitionId.ENABLE and entry.next_event in self._cuts
+        payload = self.payload(entry) + (self._chunkinfo() if next_part else b"")
+        data = self.datagram(entry, payload)
         part, offset = self.files.write(data)
         place = (part, offset, len(data))
-        self.rows.append((entry.timestamp, int(entry.service), entry.event, entry.step, *place))
-        self.files.write_smd(self._smd(entry, payload, offset, len(data)))
+        self._rows.append((entry.timestamp, int(entry.service), entry.event, entry.step, *place))
+        self.files.write_smd(self.smalldata(entry, payload, offset, len(data)))
         if next_part:
             self.files.open_part()
 
-    def _payload(self, entry: Entry, next_part: bool) -> bytes:
+    def finish(self) -> None:
+        """Write the first bytes of one more event, if the description wants that."""
+        size = self.spec.partial_tail.get(self.stream)
+        if size:
+            event = Entry(TransitionId.L1_ACCEPT, timestamp=self.content.schedule[-1].timestamp + 1)
+            block = enc.xtc(TypeId.SHAPES_DATA, bytes(max(size, 12)), src=self.layout.blocks[0].names.src)
+            self.files.write(self.datagram(event, block)[:size])
+
+    def payload(self, entry: Entry) -> bytes:
+        """Return the containers of a datagram."""
         if entry.event >= 0 and not self.content.keeps_payload(entry.event, self.stream):
             return b""
-        payload = self.layout.payload(entry)
-        if next_part:
-            number = len(self.files.files)
-            said: list[object] = [self.files.name_of(number), number]
-            payload += self.layout.shapes_data(self.layout.chunkinfo, said)
-        return payload
+        return self.layout.payload(entry)
+
+    def _chunkinfo(self) -> bytes:
+        number = len(self.files.files)
+        said: list[object] = [self.files.name_of(number), number]
+        return self.layout.shapes_data(self.layout.chunkinfo, said)
 
     def _bits(self, entry: Entry) -> int:
         if entry.event < 0:
             return GROUPS
         return GROUPS | 1 << 16 | (entry.event & 31) << 17  # L0Accept and the L0Tag counter
 
-    def _datagram(self, entry: Entry, payload: bytes) -> bytes:
+    def datagram(self, entry: Entry, payload: bytes) -> bytes:
+        """Return the bytes of a whole datagram."""
         return enc.datagram(
             entry.timestamp,
             entry.service,
             payload,
             bits=self._bits(entry),
             src=self.stream,
-            damage=int(self.damage[entry.event]) if entry.event >= 0 else 0,
+            damage=int(self._damage[entry.event]) if entry.event >= 0 else 0,
             old=self.spec.old_header,
             pulse_id=entry.timestamp & (1 << 56) - 1,
         )
 
-    def _smd(self, entry: Entry, payload: bytes, offset: int, size: int) -> bytes:
+    def smalldata(self, entry: Entry, payload: bytes, offset: int, size: int) -> bytes:
+        """Return what the smalldata file says of a datagram at `offset`."""
         old = self.spec.old_header
         if entry.service == TransitionId.L1_ACCEPT:
             bits = self._bits(entry)
-            return enc.smd_datagram(entry.timestamp, self.smd_names, offset, size, bits=bits, old=old)
+            return enc.smd_datagram(entry.timestamp, self._smd_names, offset, size, bits=bits, old=old)
         if entry.service == TransitionId.CONFIGURE:
-            payload += enc.names_block(self.smd_names)
-        return self._datagram(entry, b"" if entry.service == TransitionId.END_RUN else payload)
-
-    def _append_partial(self, size: int) -> None:
-        """Append the first bytes of one more event."""
-        block = self.layout.blocks[0].names
-        event = Entry(TransitionId.L1_ACCEPT, timestamp=self.content.schedule[-1].timestamp + 1)
-        data = self._datagram(event, enc.xtc(1, bytes(max(size, 12)), src=block.src))
-        self.files.write(data[:size])
+            payload += enc.names_block(self._smd_names)
+        return self.datagram(entry, b"" if entry.service == TransitionId.END_RUN else payload)
