@@ -165,6 +165,14 @@ def test_transitions_follow_the_daq_order(tmp_path):
     assert [a.timestamp < b.timestamp for a, b in itertools.pairwise(rows)] == [True] * (len(rows) - 1)
 
 
+def test_env_has_readout_groups_and_the_event_counter(tmp_path):
+    _, streams = checked(RunSpec(events=40, detectors=ALL[:1]), tmp_path)
+    bits = [(dgram.service, dgram.bits) for _, dgram in streams[0]]
+    assert {word for service, word in bits if service != L1} == {3}
+    words = [word for service, word in bits if service == L1]
+    assert words == [0x10003 | (event % 32) << 17 for event in range(40)]
+
+
 def test_transitions_are_the_same_in_all_streams(tmp_path):
     spec = RunSpec(events=20, detectors=ALL, cuts={1: (6,), 3: (6, 13)}, slow_every=4)
     _, streams = checked(spec, tmp_path)
@@ -186,11 +194,13 @@ def test_a_part_ends_with_the_enable_that_names_the_next(tmp_path):
 
 @pytest.mark.parametrize("kind", ["offline", "daq"])
 def test_smalldata_files_point_at_the_events(tmp_path, kind):
-    spec = RunSpec(events=20, detectors=ALL, cuts={1: (6,)}, smalldata=kind)
+    sums = {"sum": np.arange(6.0).reshape(2, 3), "events": np.uint32(20)}
+    spec = RunSpec(events=20, detectors=ALL, cuts={1: (6,)}, smalldata=kind, end_run_values=sums)
     truth, streams = checked(spec, tmp_path)
     for stream, path in truth.smd_files.items():
         dgrams, _ = parser.parse(bytearray(path.read_bytes()))
         big = [dgram for _, dgram in streams[stream]]
+        np.testing.assert_array_equal(big[-1].blocks("cube")[0]["sum"], sums["sum"])
         heads = [[(d.timestamp, d.service, d.bits) for d in some] for some in (dgrams, big)]
         assert heads[0] == heads[1]
         for small, whole in zip(dgrams, big, strict=True):
@@ -225,6 +235,15 @@ def test_epics_are_step_functions_of_time(tmp_path):
     assert truth.epics("T") == want
     assert want[:9] == [None, None, None, 0, 0, 0, 0, 0, -1]
     assert truth.epics("only")[-1] == 4
+
+
+def test_an_update_at_the_very_time_of_an_event_counts(tmp_path):
+    pvs = (PV("T", lambda m: float(m.event)),)
+    spec = RunSpec(events=8, timestamps=range(100, 108), epics=(Epics(pvs=pvs),), slow_every=4, detectors=ALL)
+    truth, streams = checked(spec, tmp_path)
+    stamps = [d.timestamp for _, d in streams[0] if d.service == 10]
+    assert stamps == [99, 104]  # no time between events 3 and 4
+    assert truth.epics("T") == [0.0] * 4 + [1.0] * 4
 
 
 def test_all_kinds_of_epics_values(tmp_path):
@@ -297,7 +316,41 @@ def test_event_codes_pulses_and_times(tmp_path):
         assert tuple(np.flatnonzero(bits[event])) == truth.event_codes(event)
     pulses = np.array([block["pulseId"] for block in blocks]).astype(int)
     assert len(set(np.diff(pulses))) <= 2  # evenly spaced up to rounding
+    assert pulses.tolist() == truth.pulse_ids.tolist()
     assert [block["timeStamp"] for block in blocks] == truth.timestamps.tolist()
+
+
+@pytest.mark.parametrize(
+    ("naming", "files"),
+    [
+        ("s000-c000", {"e-r0009-s001-c000.xtc2", "e-r0009-s001-c001.xtc2", "e-r0009-s001-c000.smd.xtc2"}),
+        ("s00-c00", {"e-r0009-s01-c00.xtc2", "e-r0009-s01-c01.xtc2", "e-r0009-s01.smd.xtc2"}),
+        ("s00", {"e-r0009-s01.xtc2", "e-r0009-s01-c01.xtc2", "e-r0009-s01.smd.xtc2"}),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".inprogress"])
+def test_file_names(tmp_path, naming, files, suffix):
+    detector = Detector(name="t", kind="timing", stream=1)
+    simulate.write(
+        RunSpec(
+            experiment="e",
+            number=9,
+            events=4,
+            detectors=(detector,),
+            naming=naming,
+            cuts={1: (2,)},
+            in_progress=bool(suffix),
+        ),
+        tmp_path,
+    )
+    assert {p.name for p in tmp_path.rglob("*.xtc2*")} == {name + suffix for name in files}
+
+
+def test_the_order_of_time(tmp_path):
+    gone = Missing(events=(1,), stream=0)
+    spec = RunSpec(events=5, timestamps=[30, 20, 10, 30, 5], detectors=ALL[:1], missing=(gone,))
+    truth = simulate.write(spec, tmp_path)
+    assert truth.order.tolist() == [4, 2, 0, 3]
 
 
 def test_several_runs_and_configures_in_one_file(tmp_path):

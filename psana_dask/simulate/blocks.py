@@ -47,6 +47,7 @@ class StreamLayout:
         if self.spec.scan and self.spec.scan.stream == stream:
             self._add_scan()
         self._add_runinfo()
+        self._add_sums()
         self.chunkinfo = self._names(
             "chunkinfo", "chunkinfo", CHUNKINFO_FIELDS, index=CHUNKINFO, version=1
         )
@@ -214,6 +215,12 @@ class StreamLayout:
         names = self._names("runinfo", "runinfo", fields, index=RUNINFO, version=1)
         said: list[object] = [self.spec.experiment, self.spec.number]
         self.blocks.append(only_in(TransitionId.BEGIN_RUN, names, lambda _: said))
+
+    def _add_sums(self) -> None:
+        said = self.spec.end_run_values
+        if said:
+            names = self._names("cube", "raw", config_fields(said, False), version=enc.version_word(1))
+            self.blocks.append(only_in(TransitionId.END_RUN, names, lambda _: config_values(said, False)))
 
 
 def only_in(service: TransitionId, names: enc.Names, values: Callable[[Entry], list[object]]) -> Block:

@@ -116,9 +116,10 @@ class Content:
 
     def value(self, detector: Detector, field: Field, event: int, segment: int) -> object:
         """Return what the field holds, whether or not it was written."""
-        return evaluated(field, self._moment(detector.name, field, event, segment, self._codes(event)))
+        return evaluated(field, self._moment(detector.name, field, event, segment, self.event_codes(event)))
 
-    def _codes(self, event: int) -> tuple[int, ...]:
+    def event_codes(self, event: int) -> tuple[int, ...]:
+        """Return the event codes that fire."""
         return tuple(code for code, every in self.spec.event_codes.items() if event % every == 0)
 
     def _moment(self, name: str, field: Field, event: int, segment: int, codes: tuple[int, ...]) -> Moment:

@@ -217,11 +217,12 @@ class RunSpec:
     configure: bool = True  # False: goes on under the Configure of the run before it in the file
     begin_run: bool = True
     end_run: bool = True
+    end_run_values: Mapping[str, object] = field(default_factory=dict)  # the DAQ can put sums there
     finished: bool = True  # False: nothing after the last event, as in a run still being written
 
     cuts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # by stream: events that start a part
     part_names: Mapping[tuple[int, int], str] = field(default_factory=dict)  # by (stream, part): file name
-    naming: Literal["s000-c000", "s00-c00"] = "s000-c000"
+    naming: Literal["s000-c000", "s00-c00", "s00"] = "s000-c000"  # "s00": the first part has no -c
     in_progress: bool = False  # file names end with .inprogress
     smalldata: Literal["offline", "daq"] | None = "offline"  # NamesId of the offsets; None: no such files
     old_header: bool = False  # 32-byte datagram headers, 2019 and before

@@ -15,6 +15,7 @@ from psana_dask.simulate.content import Content, find_field, scan_columns, scan_
 from psana_dask.simulate.describe import EPOCH_1990, RunSpec, unpacked
 from psana_dask.simulate.images import Picture
 from psana_dask.simulate.schedule import Entry
+from psana_dask.simulate.values import pulse_number
 from psana_dask.simulate.xtc2 import Rows
 
 Flags = npt.NDArray[np.bool_]
@@ -22,10 +23,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Truth:
-    """What a reader of the run should find.  Events are numbered in the order of writing.
-
-    `np.argsort(truth.timestamps, kind="stable")` gives them in order of time.
-    """
+    """What a reader of the run should find.  Events are numbered in the order of writing; see `order`."""
 
     spec: RunSpec
     folder: Path
@@ -57,6 +55,17 @@ class Truth:
     def written(self) -> Flags:
         """Tell which events have a datagram in any stream."""
         return np.any([self.in_stream(stream) for stream in self.spec.streams], axis=0)
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.int64]:
+        """Numbers of the written events, sorted by time; equal times stay in the order of writing."""
+        by_time = np.argsort(self.timestamps, kind="stable")
+        return by_time[self.written[by_time]]
+
+    @cached_property
+    def pulse_ids(self) -> npt.NDArray[np.int64]:
+        """Pulse number of each event, as timing detectors write it."""
+        return np.array([pulse_number(int(word)) for word in self.timestamps])
 
     def in_stream(self, stream: int) -> Flags:
         """Tell which events have a datagram in the stream."""
@@ -175,7 +184,7 @@ class Truth:
 
     def event_codes(self, event: int) -> tuple[int, ...]:
         """Return the event codes that fired."""
-        return self._content._codes(event)
+        return self._content.event_codes(event)
 
     def picture(self, detector: str) -> Picture:
         """Return what falls on the detector: rings, peaks, beam centre, pedestals, panel places."""

@@ -53,8 +53,7 @@ class Moment:
     @property
     def pulse_id(self) -> int:
         """The accelerator's pulse counter: proportional to time."""
-        seconds, nanoseconds = divmod(self.timestamp, 1 << 32)
-        return seconds * PULSES_PER_SECOND + nanoseconds * PULSES_PER_SECOND // 1_000_000_000
+        return pulse_number(self.timestamp)
 
     @property
     def intensity(self) -> float:
@@ -65,6 +64,12 @@ class Moment:
         """Return the shape, with a length for each axis that varies."""
         most = self.longest + 1
         return tuple(mixed(self.key, i) % most if n is None else n for i, n in enumerate(self.shape))
+
+
+def pulse_number(timestamp: int) -> int:
+    """Return the pulse counter at a time stamp word."""
+    seconds, nanoseconds = divmod(timestamp, 1 << 32)
+    return seconds * PULSES_PER_SECOND + nanoseconds * PULSES_PER_SECOND // 1_000_000_000
 
 
 def intensity(seed: int, event: int) -> float:

@@ -60,11 +60,21 @@ class StreamFiles:
         spec = self.first
         if (self.stream, part) in spec.part_names:
             return spec.part_names[self.stream, part]
-        digits = 2 if spec.naming == "s00-c00" else 3
-        return f"{self._stem(digits)}-c{part:0{digits}d}.xtc2" + (".inprogress" if spec.in_progress else "")
+        bare = spec.naming == "s00" and part == 0
+        tail = "" if bare else f"-c{part:0{self._digits}d}"
+        return f"{self._stem}{tail}.xtc2{self._suffix}"
 
-    def _stem(self, digits: int) -> str:
-        return f"{self.first.experiment}-r{self.first.number:04d}-s{self.stream:0{digits}d}"
+    @property
+    def _digits(self) -> int:
+        return 3 if self.first.naming == "s000-c000" else 2
+
+    @property
+    def _suffix(self) -> str:
+        return ".inprogress" if self.first.in_progress else ""
+
+    @property
+    def _stem(self) -> str:
+        return f"{self.first.experiment}-r{self.first.number:04d}-s{self.stream:0{self._digits}d}"
 
     def open_part(self) -> None:
         """Close the part being written and begin the next."""
@@ -76,10 +86,8 @@ class StreamFiles:
 
     def open_smd(self) -> None:
         """Begin the smalldata file."""
-        spec = self.first
-        old = spec.naming == "s00-c00"
-        name = f"{self._stem(2)}.smd.xtc2" if old else f"{self._stem(3)}-c000.smd.xtc2"
-        self.smd_file = self.folder / "smalldata" / (name + (".inprogress" if spec.in_progress else ""))
+        tail = "-c000" if self.first.naming == "s000-c000" else ""  # one file for all parts
+        self.smd_file = self.folder / "smalldata" / f"{self._stem}{tail}.smd.xtc2{self._suffix}"
         self.smd_file.parent.mkdir(exist_ok=True)
         self._smd = self.smd_file.open("wb")
 
