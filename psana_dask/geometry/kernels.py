@@ -3,8 +3,9 @@
 The tables are made by `assembly.prepare`.  All positions are flat and unsigned (a signed index
 may count from the end, which stops the compiler from vectorising): `bin` counts image bins,
 `pixel` counts pixels of all panels.  A panel is either copied run by run (its rows lie along
-image rows) or scattered in blocks of `BLOCK` rows, so that the source lines and the image lines
-being written stay in the first-level cache (panels turned by 90 degrees).
+image rows) or scattered (panels turned by 90 degrees) in strips of `STRIP` columns, each in
+blocks of `BLOCK` rows: each strip fills a few image rows from end to end while few source lines
+are open, which share cache sets because they lie a power of two apart.
 
 Kernels are compiled on first use for each pair of input and output type and cached on disk.
 """
@@ -16,10 +17,8 @@ from typing import Any
 import numba
 import numpy as np
 
-BLOCK = 4
-# rows; 4 is the fastest of 1, 4, 8, 16, 32 for Jungfrau panels at 90 degrees
-NOWHERE = np.uint32(0xFFFFFFFF)
-# the bin of a pixel that does not exist (fake columns of an ARCHON)
+STRIP, BLOCK = 8, 4
+# the fastest of strips of 8, 16, 32, all columns by blocks of 1, 2, 4, 8, 16, 32 rows, for a Jungfrau
 LAST, MEAN, MAX = 0, 1, 2
 
 
@@ -78,19 +77,27 @@ def _copy_runs(frame: Any, image: Any, runs: Any) -> None:
 def _scatter(  # noqa: PLR0917
     frame: Any, image: Any, visit: Any, first: int, rows: int, cols: int
 ) -> None:
-    """Scatter one panel; `visit` holds bins in the order block of rows, column, row in block."""
+    """Scatter one panel; `visit` holds bins in the order strip, block of rows, column, row."""
     if visit.size == 0:
         return
     at, wide = np.uint64(0), np.uint64(cols)
-    for top in range(0, rows, BLOCK):
-        deep = np.uint64(min(BLOCK, rows - top))
-        line = np.uint64(first + top * cols)
-        for col in range(wide):
-            for i in range(deep):
-                where = visit[at + i]
-                if where != NOWHERE:
-                    image[np.uint64(where)] = frame[line + col + i * wide]
-            at += deep
+    for left in range(0, cols, STRIP):
+        across = np.uint64(min(STRIP, cols - left))
+        whole = rows - rows % BLOCK if across == STRIP else 0
+        for top in range(0, whole, BLOCK):
+            pixel = np.uint64(first + top * cols + left)
+            # constant bounds: the compiler unrolls these two loops, which is worth a third
+            for col in range(np.uint64(STRIP)):
+                for i in range(np.uint64(BLOCK)):
+                    image[np.uint64(visit[at + i])] = frame[pixel + col + i * wide]
+                at += np.uint64(BLOCK)
+        for top in range(whole, rows, BLOCK):
+            deep = np.uint64(min(BLOCK, rows - top))
+            pixel = np.uint64(first + top * cols + left)
+            for col in range(across):
+                for i in range(deep):
+                    image[np.uint64(visit[at + i])] = frame[pixel + col + i * wide]
+                at += deep
 
 
 @numba.njit(cache=True, nogil=True)
@@ -104,8 +111,7 @@ def _fill_runs(image: Any, runs: Any, fill: Any) -> None:
 @numba.njit(cache=True, nogil=True)
 def _fill_bins(image: Any, visit: Any, fill: Any) -> None:
     for where in visit:
-        if where != NOWHERE:
-            image[np.uint64(where)] = fill
+        image[np.uint64(where)] = fill
 
 
 @numba.njit(cache=True, nogil=True)

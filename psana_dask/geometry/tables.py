@@ -181,7 +181,8 @@ def _panel_tables(flat: NDArray[np.int32]) -> tuple[Index, NDArray[np.int64], In
     visits: list[Index] = []
     for panel, these in enumerate(flat):
         found = _runs(these, panel * these.size)
-        copied = these.size >= SHORTEST_RUN * len(found)
+        # pixels that do not exist have no bin to be scattered to
+        copied = these.size >= SHORTEST_RUN * len(found) or these.min() < 0
         runs.append(found if copied else found[:0])
         visits.append(_visit(these)[: 0 if copied else None])
     return np.concatenate(runs), _starts(runs), np.concatenate(visits), _starts(visits)
@@ -213,10 +214,15 @@ def _runs(these: NDArray[np.int32], first: int) -> Index:
 
 
 def _visit(these: NDArray[np.int32]) -> Index:
-    """Return one panel's bins in the order block of rows, column, row within the block."""
-    from psana_dask.geometry.kernels import BLOCK
+    """Return one panel's bins in the order strip, block of rows, column, row."""
+    from psana_dask.geometry.kernels import BLOCK, STRIP
 
-    blocks = [these[top : top + BLOCK].T.ravel() for top in range(0, len(these), BLOCK)]
+    rows, cols = these.shape
+    blocks = [
+        these[top : top + BLOCK, left : left + STRIP].T.ravel()
+        for left in range(0, cols, STRIP)
+        for top in range(0, rows, BLOCK)
+    ]
     return np.concatenate(blocks).astype(np.uint32)
 
 

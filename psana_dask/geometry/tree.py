@@ -86,7 +86,7 @@ def coordinates(
         x, y = segment_coordinates(segment, wide_centres)
         z = np.zeros(segment.shape)
         for link in chain:
-            x, y, z = _to_parent(link, x, y, z, tilts)
+            x, y, z = to_parent(link, x, y, z, tilts)
         result.x[panel], result.y[panel], result.z[panel] = x, y, z
     return in_frame(result, frame)
 
@@ -219,7 +219,10 @@ def _chains(geometry: Geometry, part: tuple[str, int] | None) -> list[tuple[Part
     return [chain[: chain.index(top) + 1] for chain in geometry.panels if top in chain]
 
 
-def _to_parent(part: Part, x: Array, y: Array, z: Array, tilts: bool) -> tuple[Array, Array, Array]:
+def to_parent(
+    part: Part, x: Array, y: Array, z: Array, tilts: bool = True
+) -> tuple[Array, Array, Array]:
+    """Take coordinates (um) from a part's frame to its parent's: about z, y, x, then to the origin."""
     about_z, about_y, about_x = (
         design + deviation if tilts else design
         for design, deviation in zip(part.rotation, part.tilt, strict=True)

@@ -1,0 +1,96 @@
+"""Assembly of a Jungfrau 4M: ours, EXtra-geom's `position_modules(out=)` and a copy of the image.
+
+    python benchmarks/bench_assembly.py [rounds]
+
+All cases of a geometry run in turn within each round; printed are medians and the median of
+the ratios to the copy of the same round.  The EXtra-geom object has the same pixel positions
+(it comes from our own CrystFEL file), so both place the same 4 million pixels.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from psana_dask.geometry.assembly import apply, panels_of, prepare
+from psana_dask.geometry.model import Geometry, Part
+
+# columns and rows of the 8 modules, um; measured tilts of a real detector are of this size
+PLACES = [(x, y) for y in (-60000, -21000, 21000, 60000) for x in (-39500, 39500)]
+TILTS = (-0.10, 0.27, -0.04, -0.35, 0.17, -0.06, 0.20, 0.09)
+
+
+def jungfrau(turned):
+    """A Jungfrau 4M whose panels lie along the image rows, or are turned by 90 degrees."""
+    angle = 90.0 if turned else 0.0
+    parts = [
+        Part("CAMERA", 0, "JUNGFRAU:V1", k, (x, y, 0.0), (180.0 * (k % 2), 0.0, 0.0), (tilt, 0.0, 0.0))
+        for k, ((x, y), tilt) in enumerate(zip(PLACES, TILTS, strict=True))
+    ]
+    # the psana image has x down: the frame as a whole is turned by 90 for panels along its rows
+    return Geometry((*parts, Part("IP", 0, "CAMERA", 0, (0.0, 0.0, -1e5), (90.0 - angle, 0.0, 0.0))))
+
+
+def medians(cases, rounds):
+    times = np.empty((rounds, len(cases)))
+    for call in cases.values():
+        call()
+    for row in times:
+        for k, call in enumerate(cases.values()):
+            start = time.perf_counter()
+            call()
+            row[k] = time.perf_counter() - start
+    return np.median(times, axis=0) * 1e3, np.median(times / times[:, :1], axis=0)
+
+
+def extra_geom_case(geometry, frame):
+    """Return a call of EXtra-geom on the same pixels, or None where it is not installed."""
+    try:
+        from extra_geom import JUNGFRAUGeometry
+    except ImportError:
+        return None
+    from psana_dask.geometry.convert.crystfel import write_crystfel
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "jungfrau.geom")
+        path.write_text(write_crystfel(geometry))
+        detector = JUNGFRAUGeometry.from_crystfel_geom(str(path))
+    stack = frame[None]
+    out = detector.output_array_for_position(extra_shape=(1,), dtype=np.float32)
+    return lambda: detector.position_modules(stack, out=out)
+
+
+def cases_of(geometry):
+    rng = np.random.default_rng(1)
+    frame = rng.random(geometry.shape, np.float32)
+    raw = (frame * 16000).astype(np.uint16)
+    tables = prepare(geometry)
+    image, source = np.empty(tables.shape, np.float32), rng.random(tables.shape, np.float32)
+    raw_image = np.empty(tables.shape, np.uint16)
+    back = np.empty_like(frame)
+    filled = prepare(geometry, overlap="mean", holes="nearest")
+    cases = {
+        "copy of the image": lambda: np.copyto(image, source),
+        "apply float32": lambda: apply(frame, tables, image),
+        "apply float32, mean + nearest": lambda: apply(frame, filled, image),
+        "apply uint16": lambda: apply(raw, tables, raw_image),
+        "image to panels": lambda: panels_of(source, tables, back),
+    }
+    extra = extra_geom_case(geometry, frame)
+    return cases | ({"EXtra-geom position_modules(out=)": extra} if extra else {}), tables
+
+
+def main(rounds=21):
+    for name, turned in (("panels along the image rows", False), ("panels turned by 90 degrees", True)):
+        geometry = jungfrau(turned)
+        cases, tables = cases_of(geometry)
+        cases_ms, ratios = medians(cases, rounds)
+        print(f"{name}: image {tables.shape}, tables {tables.nbytes / 1e6:.1f} MB")
+        for case, ms, ratio in zip(cases, cases_ms, ratios, strict=True):
+            print(f"  {case:36s} {ms:7.2f} ms  {ratio:6.2f} copies")
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in sys.argv[1:]))
