@@ -1,1 +1,60 @@
-"""Open X-ray laser runs (LCLS XTC and XTC2) as lazy Dask arrays and xarray datasets."""
+"""Open X-ray laser runs (LCLS XTC2) as lazy Dask arrays and xarray datasets.
+
+>>> import psana_dask
+>>> run = psana_dask.open("exp=xpptut15:run=54")
+>>> run.epixquad.raw.isel(time=0)
+
+Names are imported when they are first used, so importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psana_dask import calib, errors, geometry, simulate
+    from psana_dask.options import set_options
+    from psana_dask.run import Run, list_runs, open_run, open_runs
+    from psana_dask.run import open_run as open  # noqa: A004
+    from psana_dask.times import times
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "open": ("psana_dask.run", "open_run"),
+    "open_run": ("psana_dask.run", "open_run"),
+    "open_runs": ("psana_dask.run", "open_runs"),
+    "list_runs": ("psana_dask.run", "list_runs"),
+    "Run": ("psana_dask.run", "Run"),
+    "times": ("psana_dask.times", "times"),
+    "set_options": ("psana_dask.options", "set_options"),
+    "calib": ("psana_dask.calib", None),
+    "errors": ("psana_dask.errors", None),
+    "geometry": ("psana_dask.geometry", None),
+    "simulate": ("psana_dask.simulate", None),
+}
+
+__all__ = [
+    "Run", "calib", "errors", "geometry", "list_runs", "open", "open_run", "open_runs", "set_options",
+    "simulate", "times",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'psana_dask' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    home = importlib.import_module(module)
+    found = home if attribute is None else getattr(home, attribute)
+    setattr(sys.modules[__name__], name, found)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+if "xarray" in sys.modules:  # the accessor is there as soon as both packages are
+    import psana_dask.accessor

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from psana_dask.model import Array, FieldSpec, Kind, Names, StreamIndex
 from psana_dask.readers.xtc2 import text
-from psana_dask.sources import FileSource, MemorySource, Source, read_bytes
+from psana_dask.sources import FileSource, Source, read_bytes
 
 Ints = npt.NDArray[np.int64]
 
@@ -218,6 +218,3 @@ def read_parts(
             np.ascontiguousarray(offsets[mine]), np.ascontiguousarray(sizes[mine]), flat,
             np.ascontiguousarray(places[mine], np.int64),
         )  # fmt: skip
-
-
-__all__ = ["MemorySource", "Places", "StreamBlocks", "decode_dgram", "read_columns", "read_parts"]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from psana_dask.blocks import decode_dgram, read_field, read_parts
 from psana_dask.catalog import Channel, Place
-from psana_dask.model import Array, Kind, Names, Problem, Service
+from psana_dask.model import Array, Kind, Names, Problem
 from psana_dask.options import current
 from psana_dask.recording import Recording
 
@@ -420,9 +420,3 @@ def reader_of(recording: Recording, channel: Channel, *, keep_damaged: bool = Fa
     if not events.shapes:
         return None
     return FrameReader(events) if usual_shape(events) is not None else RaggedReader(events)
-
-
-__all__ = [
-    "ChannelEvents", "FrameReader", "RaggedReader", "Reader", "Service", "StringReader", "enum_entries",
-    "missing_value", "reader_of",
-]  # fmt: skip

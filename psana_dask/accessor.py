@@ -1,0 +1,93 @@
+"""``.psana`` on any DataArray or Dataset of this package: missing pieces, ragged values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+
+@xr.register_dataarray_accessor("psana")
+class ArrayAccessor:
+    """What a DataArray of this package can do.
+
+    Parameters
+    ----------
+    array : DataArray
+    """
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._array = array
+
+    def masked(self) -> xr.DataArray:
+        """Return floats with NaN where the detector, or a panel of it, is missing.
+
+        Raises
+        ------
+        ValueError
+            The array does not know what is missing (no ``<detector>_present`` coordinate).
+        """
+        detector = self._array.attrs.get("detector")
+        names = [f"{detector}_{kind}" for kind in ("panel_present", "present")] + ["panel_present", "present"]
+        known = [n for n in names if n in self._array.coords]
+        if not known:
+            raise ValueError(f"{self._array.name} does not know what is missing: no coordinate {names[1]}")
+        dtype = np.result_type(self._array.dtype, np.float32)
+        return self._array.astype(dtype).where(self._array.coords[known[0]])
+
+
+@xr.register_dataset_accessor("psana")
+class DatasetAccessor:
+    """What a Dataset of this package can do.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def ragged(self, name: str) -> list[Any]:
+        """Return the values of a ragged variable as one array per event.
+
+        Parameters
+        ----------
+        name : str
+            A variable with ``<name>_count`` beside it.
+        """
+        counts = self._counts(name)
+        return np.split(self._dataset[name].values, np.cumsum(counts)[:-1])
+
+    def padded(self, name: str, n: int | None = None, fill: Any = 0) -> xr.DataArray:
+        """Return a ragged variable as (time, n): longer events are cut, shorter ones filled.
+
+        Parameters
+        ----------
+        name : str
+        n : int, optional
+            By default the longest event.
+        fill : number
+            What stands behind the last value.
+        """
+        pieces = self.ragged(name)
+        width = max((len(p) for p in pieces), default=0) if n is None else n
+        out = np.full((len(pieces), width), fill, self._dataset[name].dtype)
+        for row, piece in zip(out, pieces, strict=True):
+            row[: len(piece)] = piece[:width]
+        return xr.DataArray(out, {"time": self._dataset["time"]}, ("time", f"{name}_padded"), name=name)
+
+    def to_awkward(self, name: str) -> Any:
+        """Return a ragged variable as an awkward array (needs the library awkward)."""
+        try:
+            import awkward
+        except ImportError:
+            from psana_dask.errors import MissingLibrary
+
+            raise MissingLibrary.of("awkward", "ragged", "to_awkward") from None
+        return awkward.unflatten(self._dataset[name].values, self._counts(name))
+
+    def _counts(self, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+        count = self._dataset[f"{name}_count"]
+        return count.sum([d for d in count.dims if d != "time"]).values.astype(np.int64)

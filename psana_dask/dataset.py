@@ -1,0 +1,410 @@
+"""Channels to labelled variables: names, dimensions, coordinates, attributes, joins.
+
+A `View` is a recording with a choice of events; everything here is a function of it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.catalog import Channel, Entry
+from psana_dask.errors import DroppedWarning, NameNotFound
+from psana_dask.fields import FrameReader
+from psana_dask.model import Kind
+from psana_dask.pipeline import (
+    Choice,
+    DamageArray,
+    FrameArray,
+    LazyArray,
+    PresenceArray,
+    Target,
+    catalog_of,
+    channel_reader,
+    lazy_arrays,
+)
+from psana_dask.recording import Recording
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FRAME_DIMS = ("panel", "row", "col")
+
+
+@dataclass(frozen=True)
+class View:
+    """A run as it is looked at: a recording, some of its events, and how damage is treated.
+
+    Parameters
+    ----------
+    recording : Recording
+    choice : Choice
+    keep_damaged : bool
+    only : tuple of str, optional
+        Detectors to show; all by default.
+    """
+
+    recording: Recording
+    choice: Choice
+    keep_damaged: bool = False
+    only: tuple[str, ...] | None = None
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The detectors by name."""
+        detectors = catalog_of(self.recording).detectors
+        if self.only is None:
+            return detectors
+        return {name: e for name, e in detectors.items() if name in self.only}
+
+    @property
+    def time(self) -> npt.NDArray[np.datetime64]:
+        """Times of the events, (event,)."""
+        return self.recording.events.time[self.choice.numbers].view("M8[ns]")
+
+    def target(self, channel: Channel) -> Target:
+        """Return what a lazy array of `channel` reads from."""
+        return Target(
+            self.recording.files, self.recording.token, channel.id, self.choice, self.keep_damaged
+        )
+
+    def exists(self, channel: Channel) -> bool:
+        """Tell whether any event of the run has the channel."""
+        return channel_reader(self.recording, channel.id, self.keep_damaged) is not None
+
+    def arrays(self, entry: Entry, field: str) -> Mapping[str, LazyArray]:
+        """Return the lazy arrays of one field: its values, and the counts if it is ragged."""
+        return lazy_arrays(self.target(entry.channels[field]), field, self.frame(entry))
+
+    def frame(self, entry: Entry) -> tuple[int, int] | None:
+        """Return (rows, columns) of a detector: of its pixels, else of its first field that is 2-d."""
+        for field in sorted(entry.channels, key=lambda f: f != "raw"):
+            reader = channel_reader(self.recording, entry.channels[field].id, self.keep_damaged)
+            if isinstance(reader, FrameReader) and len(reader.panel_shape) == 2:
+                return reader.panel_shape[0], reader.panel_shape[1]
+        return None
+
+    def panels(self, entry: Entry) -> npt.NDArray[np.int64] | None:
+        """Return the numbers of the panels of a detector; None if it has no panel dimension."""
+        for field in sorted(entry.channels, key=lambda f: f != "raw"):
+            reader = channel_reader(self.recording, entry.channels[field].id, self.keep_damaged)
+            if reader is not None and reader.segmented:
+                return reader.panels
+        return None
+
+    def find(self, name: str) -> Entry:
+        """Return a detector by any of its spellings.
+
+        Raises
+        ------
+        NameNotFound
+            No such detector; lists the nearest names.
+        """
+        entry = catalog_of(self.recording).find(name)
+        if entry is None or entry.name not in self.entries:
+            raise NameNotFound.of("detector", name, self.entries)
+        return entry
+
+
+# ---- what is asked for --------------------------------------------------------------------------
+Names = str | tuple[str, str] | Iterable[str | tuple[str, str]] | None
+
+
+def chosen_fields(view: View, names: Names) -> dict[str, list[str]]:
+    """Return detector to fields for names such as ``"cspad"``, ``"cspad.raw"`` and ``"epix*"``.
+
+    Raises
+    ------
+    NameNotFound
+        A name fits nothing; lists the nearest ones.
+    """
+    chosen: dict[str, list[str]] = {}
+    if names is None:
+        names = list(view.entries)
+    elif isinstance(names, str) or (
+        isinstance(names, tuple) and len(names) == 2 and _is_field(view, *names)
+    ):
+        names = [names]  # type: ignore[list-item]
+    for name in names:
+        for detector, field in _expanded(view, name):
+            fields = chosen.setdefault(detector, [])
+            wanted = list(view.entries[detector].channels) if field is None else [field]
+            fields += [f for f in wanted if f not in fields]
+    return chosen
+
+
+def _is_field(view: View, detector: str, field: str) -> bool:
+    entry = catalog_of(view.recording).find(detector)
+    return entry is not None and entry.channel(field) is not None and field not in view.entries
+
+
+def _expanded(view: View, name: str | tuple[str, str]) -> list[tuple[str, str | None]]:
+    """Return the (detector, field) pairs that one name means; None for all fields."""
+    if isinstance(name, tuple):
+        entry = view.find(name[0])
+        return [(entry.name, field_of(entry, name[1]))]
+    if any(c in name for c in "*?["):
+        found = [d for d in view.entries if fnmatch.fnmatchcase(d, name)]
+        if not found:
+            raise NameNotFound.of("detector", name, view.entries)
+        return [(d, None) for d in found]
+    if catalog_of(view.recording).find(name) is None and "." in name:
+        detector, _, field = name.partition(".")
+        entry = view.find(detector)
+        return [(entry.name, field_of(entry, field))]
+    return [(view.find(name).name, None)]
+
+
+def field_of(entry: Entry, name: str) -> str:
+    """Return the public name of a field of a detector.
+
+    Raises
+    ------
+    NameNotFound
+        No such field; lists the nearest ones.
+    """
+    channel = entry.channel(name)
+    if channel is None:
+        raise NameNotFound.of(f"field of {entry.name}", name, entry.channels)
+    return next(public for public, c in entry.channels.items() if c is channel)
+
+
+# ---- variables ----------------------------------------------------------------------------------
+def detector_variables(
+    view: View, entry: Entry, fields: Sequence[str] | None, chunks: Any
+) -> dict[str, xr.Variable]:
+    """Return the variables of one detector, by field name; presence and damage included."""
+    from psana_dask.variables import variable
+
+    wanted = list(entry.channels) if fields is None else fields
+    there = [f for f in wanted if view.exists(entry.channels[f])]
+    variables: dict[str, xr.Variable] = {}
+    for field in there:
+        channel = entry.channels[field]
+        for name, lazy in view.arrays(entry, field).items():
+            made = variable(lazy, field_attrs(view, entry, channel), chunks)
+            variables[name] = _own_panels(view, entry, channel, made)
+    if there:
+        variables |= _presence(view, entry, there, chunks)
+    return variables
+
+
+def _own_panels(view: View, entry: Entry, channel: Channel, made: xr.Variable) -> xr.Variable:
+    """Give a channel that has other panels than its detector a panel dimension of its own."""
+    reader = view.target(channel).reader()
+    if "panel" not in made.dims or np.array_equal(reader.panels, view.panels(entry)):
+        return made
+    own = f"{channel.algorithm}_{channel.field}_panel"
+    return made._replace(dims=tuple(own if d == "panel" else d for d in made.dims))
+
+
+def _presence(view: View, entry: Entry, fields: Sequence[str], chunks: Any) -> dict[str, xr.Variable]:
+    """Return ``present``, ``panel_present`` and ``damage`` of a detector.
+
+    They belong to the algorithm of its pixels (or of its first field); another algorithm
+    has its own ``<alg>_present``.
+    """
+    from psana_dask.variables import variable
+
+    variables = {}
+    main = main_channel(entry, fields)
+    seen: set[str] = set()
+    for field in fields if main is None else [main, *fields]:
+        channel = entry.channels[field]
+        prefix = "" if not seen else f"{channel.algorithm}_"
+        if channel.algorithm in seen:
+            continue
+        seen.add(channel.algorithm)
+        target = view.target(channel)
+        variables[f"{prefix}present"] = variable(PresenceArray(target, per_panel=False), {}, chunks)
+        if target.reader().segmented:
+            made = variable(PresenceArray(target, per_panel=True), {}, chunks)
+            variables[f"{prefix}panel_present"] = _own_panels(view, entry, channel, made)
+        variables[f"{prefix}damage"] = variable(DamageArray(target), {}, chunks)
+    return variables
+
+
+def main_channel(entry: Entry, fields: Iterable[str]) -> str | None:
+    """Return the field that stands for a detector: its pixels, else its first field."""
+    fields = list(fields)
+    return "raw" if "raw" in fields else (fields[0] if fields else None)
+
+
+def field_attrs(view: View, entry: Entry, channel: Channel) -> dict[str, Any]:
+    """Return the attributes of a field: what it is and where it comes from."""
+    recording = view.recording
+    attrs: dict[str, Any] = {
+        "detector": entry.name,
+        "alias": entry.alias,
+        "det_type": entry.det_type,
+        "det_id": list(entry.det_ids),
+        "algorithm": channel.algorithm,
+        "version": ".".join(map(str, channel.version)),
+        "field": channel.field,
+        "experiment": recording.experiment or "",
+        "run": -1 if recording.number is None else recording.number,
+        "format": "xtc2",
+    }
+    if channel.spec.kind is Kind.ENUM:
+        reader = channel_reader(recording, channel.id, view.keep_damaged)
+        enum = reader.events.enum if reader is not None else {}
+        attrs["flag_values"] = list(enum)
+        attrs["flag_meanings"] = " ".join(enum.values())
+    return attrs
+
+
+# ---- coordinates --------------------------------------------------------------------------------
+def event_coords(view: View) -> dict[str, Any]:
+    """Return the coordinates along time: time, timestamp, step, and pulse_id where every event has one."""
+    import xarray as xr
+
+    from psana_dask.variables import variable
+
+    events, numbers = view.recording.events, view.choice.numbers
+    coords: dict[str, Any] = {
+        "time": xr.Variable("time", view.time, {"long_name": "event time (UTC)"}),
+        "timestamp": xr.Variable("time", events.timestamp[numbers], {"long_name": "seconds << 32 | ns"}),
+        "step": xr.Variable("time", events.step[numbers], {"long_name": "scan step"}),
+    }
+    pulse = pulse_id(view)
+    if pulse is not None:
+        coords["pulse_id"] = variable(pulse, {"long_name": "accelerator pulse"}, None)
+    return coords
+
+
+def pulse_id(view: View) -> LazyArray | None:
+    """Return the pulse numbers of the events; None unless every event has one."""
+    for entry in catalog_of(view.recording).detectors.values():
+        for channel in entry.channels.values():
+            if channel.spec.name == "pulseId" and view.exists(channel):
+                target = view.target(channel)
+                if target.reader().present(view.choice.numbers).any(axis=1).all():
+                    return FrameArray(target)
+    return None
+
+
+# ---- datasets -----------------------------------------------------------------------------------
+def detector_dataset(view: View, entry: Entry, chunks: Any, fields: Sequence[str] | None = None) -> xr.Dataset:
+    """Return one detector as a Dataset; variables have the names of its fields."""
+    import xarray as xr
+
+    variables = detector_variables(view, entry, fields, chunks)
+    coords = event_coords(view) | _panel_coords(view, entry, variables)
+    # presence goes where the values go: it must survive ds["cspad_raw"] and arithmetic
+    coords |= {name: v for name, v in variables.items() if name.endswith("present")}
+    data = {name: v for name, v in variables.items() if name not in coords}
+    return xr.Dataset(data, coords, {"detector": entry.name, "det_type": entry.det_type})
+
+
+def _panel_coords(view: View, entry: Entry, variables: Mapping[str, xr.Variable]) -> dict[str, Any]:
+    if not any("panel" in v.dims for v in variables.values()):
+        return {}
+    return {"panel": ("panel", view.panels(entry))}
+
+
+def run_dataset(view: View, names: Names, join: str | None, chunks: Any) -> xr.Dataset:
+    """Return several detectors as one flat Dataset; variables are ``<detector>_<field>``.
+
+    Parameters
+    ----------
+    view : View
+    names : names of detectors or fields, optional
+    join : {"inner", "outer"}, optional
+        Events that all of the detectors have, or all events. Inner where names are given.
+    chunks : "auto", mapping or None
+    """
+    import xarray as xr
+
+    join = join or ("outer" if names is None else "inner")
+    if join not in ("inner", "outer"):
+        raise ValueError(f'join={join!r}: use "inner" (events that all detectors have) or "outer"')
+    chosen = chosen_fields(view, names)
+    absent = [d for d, fields in chosen.items() if not _appears(view, d, fields)]
+    if absent:
+        warnings.warn(f"left out, as no event has them: {', '.join(absent)}", DroppedWarning, stacklevel=3)
+    chosen = {d: fields for d, fields in chosen.items() if d not in absent}
+    before = len(view.choice)
+    if join == "inner":
+        view = replace(view, choice=_common(view, chosen))
+    parts = {d: detector_dataset(view, view.entries[d], chunks, fields) for d, fields in chosen.items()}
+    variables, coords = _flat(parts)
+    attrs = run_attrs(view) | {"join": join, "dropped_events": before - len(view.choice)}
+    if absent:
+        attrs["absent_detectors"] = absent
+    return xr.Dataset(variables, event_coords(view) | coords, attrs)
+
+
+def _appears(view: View, detector: str, fields: Iterable[str]) -> bool:
+    channels = (view.entries[detector].channels[f] for f in fields)
+    return any(
+        view.exists(c) and view.target(c).reader().present(view.choice.numbers).any() for c in channels
+    )
+
+
+def _common(view: View, chosen: Mapping[str, Iterable[str]]) -> Choice:
+    """Return the events that all detectors have."""
+    keep = np.ones(len(view.choice), bool)
+    for detector, fields in chosen.items():
+        main = main_channel(view.entries[detector], [f for f in fields if view.exists(view.entries[detector].channels[f])])
+        if main is not None:
+            target = view.target(view.entries[detector].channels[main])
+            keep &= target.reader().present(view.choice.numbers).any(axis=1)
+    return Choice(view.choice.numbers[keep], view.choice.total)
+
+
+def _flat(parts: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+    """Merge detectors; panel, row and col get the detector's name in front where detectors disagree."""
+    clashing = {d for d in FRAME_DIMS if len({_extent(p, d) for p in parts.values() if d in p.sizes}) > 1}
+    variables: dict[str, xr.Variable] = {}
+    coords: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for detector, part in parts.items():
+        rename = {d: f"{detector}_{d}" for d in clashing if d in part.sizes}
+        rename |= {str(d): f"{detector}_{d}" for d in part.sizes if str(d).endswith("_item")}
+        for field, data in part.variables.items():
+            if field in ("time", "timestamp", "step", "pulse_id"):
+                continue
+            own = data._replace(dims=tuple(rename.get(str(d), d) for d in data.dims))
+            if field == "panel":
+                coords[rename.get("panel", "panel")] = own.to_base_variable()
+                continue
+            name = f"{detector}_{field}"
+            if name in owners:
+                raise ValueError(f"{owners[name]} and {detector}.{field} would both be {name}: ask for one of them")
+            owners[name] = f"{detector}.{field}"
+            (coords if field in part.coords else variables)[name] = own
+    return variables, coords
+
+
+def _extent(part: xr.Dataset, dim: str) -> tuple[int, ...]:
+    """Return what must agree for two detectors to share a dimension."""
+    return tuple(part["panel"].values.tolist()) if dim == "panel" else (part.sizes[dim],)
+
+
+def run_attrs(view: View) -> dict[str, Any]:
+    """Return the attributes of a Dataset of the run."""
+    recording = view.recording
+    return {
+        "experiment": recording.experiment or "",
+        "run": -1 if recording.number is None else recording.number,
+        "format": "xtc2",
+        "damaged": "keep" if view.keep_damaged else "missing",
+    }
+
+
+def reader_facts(view: View, channel: Channel) -> tuple[str, str]:
+    """Return dtype and shape of a channel as text, for tables."""
+    reader = channel_reader(view.recording, channel.id, view.keep_damaged)
+    if reader is None:
+        return str(channel.spec.dtype), "-"
+    panels = (len(reader.panels),) if reader.segmented else ()
+    if isinstance(reader, FrameReader):
+        return str(reader.dtype), "×".join(map(str, panels + reader.panel_shape)) or "scalar"
+    word = "text" if channel.spec.kind is Kind.STRING else "ragged"
+    return str(reader.dtype), "×".join([*map(str, panels), word])

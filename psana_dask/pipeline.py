@@ -1,0 +1,511 @@
+"""The fused pass: arrays that read, and later calibrate and assemble, exactly what is asked.
+
+A lazy array knows its shape and how to fill any part of it.  It travels by value: the
+files, their token, a channel and a choice of events; each process opens the index once.
+Indexing is orthogonal (one slice, integer or integer array per dimension).  Contract:
+tests/test_pipeline.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.catalog import Catalog, Channel
+from psana_dask.errors import ReadError
+from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, reader_of
+from psana_dask.files import RunFiles
+from psana_dask.model import Array
+from psana_dask.options import current
+from psana_dask.recording import Recording, open_recording
+
+Ints = npt.NDArray[np.int64]
+Key = tuple[Any, ...]
+
+SCALAR_CHUNK = 65536
+MOST_FRAMES = 64
+TILE_BYTES = 4 * 2**20
+"""Bytes of whole rows that are read at once when only some columns are wanted."""
+
+
+class Choice:
+    """Which events of a recording, in which order; travels as packed bits where it can.
+
+    Parameters
+    ----------
+    numbers : (event,) int64
+        Event numbers.
+    total : int
+        Events of the recording.
+    """
+
+    def __init__(self, numbers: Ints, total: int) -> None:
+        self.numbers = numbers
+        self.total = total
+
+    @classmethod
+    def everything(cls, total: int) -> Choice:
+        """Choose all events."""
+        return cls(np.arange(total), total)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def is_everything(self) -> bool:
+        """Whether this is every event in order."""
+        return len(self.numbers) == self.total and self.is_sorted
+
+    @cached_property
+    def is_sorted(self) -> bool:
+        """Whether the numbers increase: no event twice, none out of order."""
+        return bool(np.all(np.diff(self.numbers) > 0))
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the choice."""
+        return "all" if self.is_everything else hashlib.sha256(self.numbers.tobytes()).hexdigest()[:16]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.is_everything:
+            return Choice.everything, (self.total,)
+        if self.is_sorted:
+            mask = np.zeros(self.total, bool)
+            mask[self.numbers] = True
+            return _choice_of_bits, (np.packbits(mask).tobytes(), self.total)
+        return _choice_of_numbers, (self.numbers.astype(np.int32), self.total)
+
+
+def _choice_of_bits(bits: bytes, total: int) -> Choice:
+    mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=total)
+    return Choice(np.flatnonzero(mask), total)
+
+
+def _choice_of_numbers(numbers: npt.NDArray[np.int32], total: int) -> Choice:
+    return Choice(numbers.astype(np.int64), total)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a lazy array reads from: enough to find it again in another process.
+
+    Parameters
+    ----------
+    files : RunFiles
+    token : str
+        Of the recording.
+    channel : tuple of str
+        Detector, algorithm, field, as in the file.
+    choice : Choice
+    keep_damaged : bool
+    """
+
+    files: RunFiles
+    token: str
+    channel: tuple[str, str, str]
+    choice: Choice
+    keep_damaged: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that decides the values."""
+        text = "|".join((self.token, *self.channel, self.choice.digest, str(self.keep_damaged)))
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def reader(self) -> Reader:
+        """Return the reader, made once per process."""
+        recording = open_recording(self.files, self.token)
+        reader = channel_reader(recording, self.channel, self.keep_damaged)
+        if reader is None:
+            raise ReadError(f"no event has {'.'.join(self.channel)}")
+        return reader
+
+
+def catalog_of(recording: Recording) -> Catalog:
+    """Return the catalog of a recording, made once."""
+    memory = _memory(recording)
+    if "catalog" not in memory:
+        memory["catalog"] = Catalog(recording)
+    catalog: Catalog = memory["catalog"]
+    return catalog
+
+
+def channel_reader(recording: Recording, channel: tuple[str, str, str], keep_damaged: bool) -> Reader | None:
+    """Return the reader of a channel, made once; None if no event has it."""
+    memory = _memory(recording)
+    key = (channel, keep_damaged)
+    if key not in memory:
+        memory[key] = reader_of(recording, _channel(recording, channel), keep_damaged=keep_damaged)
+    reader: Reader | None = memory[key]
+    return reader
+
+
+def _memory(recording: Recording) -> dict[Any, Any]:
+    """Return what was worked out for a recording; it goes when the recording goes."""
+    return recording.__dict__.setdefault("_memory", {})
+
+
+def _channel(recording: Recording, wanted: tuple[str, str, str]) -> Channel:
+    for entry in catalog_of(recording).detectors.values():
+        for channel in entry.channels.values():
+            if channel.id == wanted:
+                return channel
+    raise ReadError(f"the run has no {'.'.join(wanted)}: open it again")
+
+
+class LazyArray(ABC):
+    """An array that is read when it is indexed.
+
+    Attributes
+    ----------
+    dims : tuple of str
+    shape : tuple of int
+    dtype : numpy.dtype
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def token(self) -> str:
+        """Hash of the values, for deterministic graphs."""
+        return f"{type(self).__name__}-{self.target.digest}"
+
+    @property
+    def name(self) -> str:
+        """Detector and field, as the file names them."""
+        return "_".join(self.target.channel)
+
+    def __dask_tokenize__(self) -> str:
+        return self.token
+
+    @abstractmethod
+    def read(self, key: Key) -> Array:
+        """Return the part that `key` (one index per dimension) picks."""
+
+    def __getitem__(self, key: Any) -> Array:
+        return self.read(full_key(key, self.ndim))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self[...], dtype)
+
+    def chunks(self, chunks: Any = "auto") -> tuple[tuple[int, ...], ...]:
+        """Return explicit chunks: "auto", {} or None for ours, else a mapping of dim to size."""
+        if chunks is None or (isinstance(chunks, str) and chunks == "auto"):
+            chunks = {}
+        elif isinstance(chunks, int):
+            chunks = {self.dims[0]: chunks}
+        sizes = self.preferred_chunks | {d: c for d, c in dict(chunks).items() if d in self.dims}
+        return tuple(_split(n, sizes[d], self.preferred_chunks[d]) for d, n in zip(self.dims, self.shape, strict=True))
+
+    @property
+    def preferred_chunks(self) -> dict[str, int]:
+        """Size of a natural chunk along each dimension: whole frames, never split."""
+        rest = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        first = SCALAR_CHUNK
+        if rest > self.dtype.itemsize:
+            fitting = int(np.clip(current().chunk_bytes // max(1, rest), 1, MOST_FRAMES))
+            first = 1 << (fitting.bit_length() - 1)
+        return {d: max(1, n) for d, n in zip(self.dims, (first, *self.shape[1:]), strict=True)}
+
+
+def _split(length: int, size: Any, preferred: int) -> tuple[int, ...]:
+    """Return the chunk sizes of one dimension."""
+    if isinstance(size, tuple):
+        return size
+    if size is None or size == -1:
+        size = max(1, length)
+    elif isinstance(size, str):
+        size = preferred
+    whole, rest = divmod(length, size)
+    return (size,) * whole + ((rest,) if rest or not length else ())
+
+
+class EventArray(LazyArray):
+    """A lazy array whose first dimension is ``time``."""
+
+    def numbers(self, key: Any) -> Ints:
+        """Return the event numbers that an index along time picks."""
+        return np.atleast_1d(self.target.choice.numbers[key])
+
+
+class FrameArray(EventArray):
+    """Values of fixed shape: scalars, waveforms, frames; (time[, panel][, row[, col]]).
+
+    Parameters
+    ----------
+    target : Target
+    dims : tuple of str, optional
+        Names of the dimensions within a panel; by default names that nothing else has.
+    """
+
+    def __init__(self, target: Target, dims: tuple[str, ...] | None = None) -> None:
+        super().__init__(target)
+        reader = self._reader()
+        self.dtype = reader.dtype
+        self._panelled = reader.segmented
+        panels = (len(reader.panels),) if self._panelled else ()
+        self._panel_shape = reader.panel_shape
+        self.shape = (len(target.choice), *panels, *reader.panel_shape)
+        names = dims or sample_dims(target, reader.panel_shape)
+        self.dims = ("time", *(("panel",) if self._panelled else ()), *names)
+
+    def _reader(self) -> FrameReader:
+        reader = self.target.reader()
+        if not isinstance(reader, FrameReader):
+            raise ReadError(f"{self.name} has no fixed shape any more: open the run again")
+        return reader
+
+    def read(self, key: Key) -> Array:
+        """Read exactly the events, panels and rows that `key` picks; columns are cut from whole rows."""
+        events = self.numbers(key[0])
+        inner = key[2:] if self._panelled else key[1:]
+        panels = np.arange(self.shape[1] if self._panelled else 1)
+        if self._panelled:
+            panels = np.atleast_1d(panels[key[1]])
+        rows, row_rest = _bounds(inner[0], self._panel_shape[0]) if inner else (slice(0, 1), None)
+        columns = tuple(_listed(k) for k in inner[1:])
+        out = self._read_rows(events, panels, rows, columns)
+        if row_rest is not None:
+            out = out[:, :, row_rest]
+        picked = [_scalar(key[0])]
+        picked += [_scalar(key[1])] if self._panelled else [0]
+        picked += [_scalar(k) for k in inner]
+        return out[tuple(picked)]
+
+    def _read_rows(self, events: Ints, panels: Ints, rows: slice, columns: Key) -> Array:
+        """Return (event, panel, row, columns...)."""
+        whole = all(isinstance(c, slice) and c == slice(None) for c in columns)
+        height = (rows.stop - rows.start,) if self._panel_shape else ()
+        frame = (len(panels), *height, *self._panel_shape[1:])
+        if whole:
+            out = np.empty((len(events), *frame), self.dtype)
+            self._reader().read_into(events, panels, rows, out)
+            return out
+        return self._cut_columns(events, panels, rows, columns, frame)
+
+    def _cut_columns(
+        self, events: Ints, panels: Ints, rows: slice, columns: Key, frame: tuple[int, ...]
+    ) -> Array:
+        """Read whole rows tile by tile into one buffer and keep the columns that are wanted."""
+        reader = self._reader()
+        bytes_each = int(np.prod(frame, dtype=np.int64)) * self.dtype.itemsize
+        tile = max(1, min(len(events), TILE_BYTES // max(1, bytes_each)))
+        buffer = np.empty((tile, *frame), self.dtype)
+        wanted = (slice(None), slice(None), slice(None), *columns)
+        cut = buffer[:0][wanted].shape[3:]
+        out = np.empty((len(events), *frame[:2], *cut), self.dtype)
+        for first in range(0, len(events), tile):
+            some = events[first : first + tile]
+            reader.read_into(some, panels, rows, buffer[: len(some)])
+            out[first : first + tile] = buffer[: len(some)][wanted]
+        return out
+
+
+class StringArray(EventArray):
+    """Text, one value per event and segment."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        reader = self._reader()
+        self.dtype = reader.dtype
+        self._panelled = reader.segmented
+        self.shape = (len(target.choice), *((len(reader.panels),) if self._panelled else ()))
+        self.dims = ("time", *(("panel",) if self._panelled else ()))
+
+    def _reader(self) -> StringReader:
+        reader = self.target.reader()
+        assert isinstance(reader, StringReader)  # noqa: S101  (the catalog says it is text)
+        return reader
+
+    def read(self, key: Key) -> Array:
+        """Read the text of the events that `key` picks."""
+        out = self._reader().read(self.numbers(key[0]))
+        out = out[:, _listed(key[1])] if self._panelled else out[:, 0]
+        return out[_scalar(key[0])] if not self._panelled else out[_scalar(key[0]), _scalar(key[1])]
+
+
+class PresenceArray(EventArray):
+    """Which events, or which panels of them, have the channel; from the index alone.
+
+    Parameters
+    ----------
+    target : Target
+    per_panel : bool
+    """
+
+    dtype = np.dtype(bool)
+
+    def __init__(self, target: Target, *, per_panel: bool) -> None:
+        super().__init__(target)
+        self._per_panel = per_panel
+        panels = len(target.reader().panels) if per_panel else 0
+        self.shape = (len(target.choice), panels) if per_panel else (len(target.choice),)
+        self.dims = ("time", "panel") if per_panel else ("time",)
+
+    def read(self, key: Key) -> Array:
+        """Look the events up in the index."""
+        found = self.target.reader().present(self.numbers(key[0]))
+        if not self._per_panel:
+            return found.any(axis=1)[_scalar(key[0])]
+        return found[:, _listed(key[1])][_scalar(key[0]), _scalar(key[1])]
+
+
+class DamageArray(EventArray):
+    """Damage word of each event of a channel; from the index alone."""
+
+    dtype = np.dtype(np.uint32)
+    dims = ("time",)
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.shape = (len(target.choice),)
+
+    def read(self, key: Key) -> Array:
+        """Look the events up in the index."""
+        return self.target.reader().events.damage(self.numbers(key[0]))[_scalar(key[0])]
+
+
+class CountArray(EventArray):
+    """Number of items of each event of a ragged channel; from the index alone."""
+
+    dtype = np.dtype(np.int64)
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        reader = ragged_reader(target)
+        self._panelled = reader.segmented
+        self.shape = (len(target.choice), *((len(reader.panels),) if self._panelled else ()))
+        self.dims = ("time", "panel") if self._panelled else ("time",)
+
+    def read(self, key: Key) -> Array:
+        """Look the events up in the index."""
+        counts = ragged_reader(self.target).counts(self.numbers(key[0]))
+        if not self._panelled:
+            return counts.sum(axis=1)[_scalar(key[0])]
+        return counts[:, _listed(key[1])][_scalar(key[0]), _scalar(key[1])]
+
+
+class ItemArray(LazyArray):
+    """All items of a ragged channel, event after event (CF contiguous ragged array).
+
+    Parameters
+    ----------
+    target : Target
+    dim : str
+        Name of the item dimension.
+    """
+
+    def __init__(self, target: Target, dim: str) -> None:
+        super().__init__(target)
+        reader = ragged_reader(target)
+        self.dtype = reader.dtype
+        self._ends = np.cumsum(reader.counts(target.choice.numbers).sum(axis=1))
+        self.shape = (int(self._ends[-1]) if len(self._ends) else 0,)
+        self.dims = (dim,)
+
+    @property
+    def preferred_chunks(self) -> dict[str, int]:
+        """Chunks of about the size that frames have."""
+        return {self.dims[0]: max(1, current().chunk_bytes // self.dtype.itemsize)}
+
+    def read(self, key: Key) -> Array:
+        """Read the events that hold the items that `key` picks."""
+        items = np.atleast_1d(np.arange(self.shape[0])[key[0]]) if not isinstance(key[0], slice) else None
+        first, last = (items.min(initial=self.shape[0]), items.max(initial=-1) + 1) if items is not None else (
+            _forward(key[0], self.shape[0])
+        )  # fmt: skip
+        if last <= first:
+            return np.zeros(0, self.dtype)[: 0 if _scalar(key[0]) != 0 else 1]
+        start, stop = np.searchsorted(self._ends, [first, last - 1], side="right")
+        values = ragged_reader(self.target).read(self.target.choice.numbers[start : stop + 1])
+        before = int(self._ends[start - 1]) if start else 0
+        picked = items - before if items is not None else np.arange(self.shape[0])[key[0]] - before
+        return values[picked][_scalar(key[0])]
+
+
+def ragged_reader(target: Target) -> RaggedReader:
+    """Return the reader of a ragged channel."""
+    reader = target.reader()
+    if not isinstance(reader, RaggedReader):
+        raise ReadError(f"{'.'.join(target.channel)} is not ragged any more: open the run again")
+    return reader
+
+
+def sample_dims(target: Target, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Name the dimensions of an array field that is no frame: unique, so that nothing aligns by chance."""
+    detector, algorithm, field = target.channel
+    words = (detector, field) if algorithm == "raw" else (detector, algorithm, field)
+    stem = re.sub(r"\W", "_", "_".join(words))
+    return tuple(f"{stem}_{k}" for k in range(len(shape)))
+
+
+# ---- indexing -----------------------------------------------------------------------------------
+def full_key(key: Any, ndim: int) -> Key:
+    """Return `key` with one index per dimension."""
+    key = key if isinstance(key, tuple) else (key,)
+    if Ellipsis in [k if k is Ellipsis else None for k in key]:
+        at = next(i for i, k in enumerate(key) if k is Ellipsis)
+        key = key[:at] + (slice(None),) * (ndim - len(key) + 1) + key[at + 1 :]
+    return key + (slice(None),) * (ndim - len(key))
+
+
+def _scalar(index: Any) -> Any:
+    """Return what removes a dimension of length 1 if `index` is a single number."""
+    return 0 if isinstance(index, int | np.integer) else slice(None)
+
+
+def _listed(index: Any) -> Any:
+    """Return an index that keeps its dimension."""
+    return slice(index, index + 1 or None) if isinstance(index, int | np.integer) else index
+
+
+def _forward(index: slice, length: int) -> tuple[int, int]:
+    """Return the smallest range [first, last) that holds what a slice picks."""
+    picked = range(*index.indices(length))
+    return (min(picked[0], picked[-1]), max(picked[0], picked[-1]) + 1) if len(picked) else (0, 0)
+
+
+def _bounds(index: Any, length: int) -> tuple[slice, Any]:
+    """Return the contiguous rows to read, and what to pick from them (None: all)."""
+    if isinstance(index, int | np.integer):
+        first = int(index) % length if length else 0
+        return slice(first, first + 1), None
+    if isinstance(index, slice):
+        first, last = _forward(index, length)
+        if index.step in (None, 1):
+            return slice(first, last), None
+        return slice(first, last), np.arange(length)[index] - first
+    picked = np.arange(length)[index]
+    first, last = int(picked.min(initial=length)), int(picked.max(initial=-1)) + 1
+    return (slice(first, last), picked - first) if len(picked) else (slice(0, 0), None)
+
+
+def lazy_arrays(target: Target, field: str, frame: tuple[int, int] | None = None) -> Mapping[str, LazyArray]:
+    """Return the lazy arrays of one channel: the values under `field`, counts if it is ragged.
+
+    A channel of the shape `frame` has the dimensions row and col.
+    """
+    reader = target.reader()
+    if isinstance(reader, FrameReader):
+        return {field: FrameArray(target, ("row", "col") if reader.panel_shape == frame else None)}
+    if isinstance(reader, StringReader):
+        return {field: StringArray(target)}
+    return {field: ItemArray(target, f"{field}_item"), f"{field}_count": CountArray(target)}

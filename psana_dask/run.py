@@ -1,0 +1,485 @@
+"""A run: what is in it, and the ways to its events.
+
+A `Run` is a view: selecting gives another Run over fewer events of the same recording.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.dataset import Names, View, event_coords, run_attrs, run_dataset
+from psana_dask.detector import Detector
+from psana_dask.errors import FormatError, NameNotFound, PartialRunWarning, suggestion
+from psana_dask.evr import CodeCondition, Evr
+from psana_dask.files import find_run, find_runs, is_data_set, parse_data_set
+from psana_dask.model import Problem
+from psana_dask.pipeline import Choice, catalog_of
+from psana_dask.recording import Recording, open_recording, run_numbers
+from psana_dask.selection import Condition, key_positions, positions
+from psana_dask.slow import DetectorConfig, Epics, detector_config, steps_of, steps_table
+from psana_dask.times import parse_keys, times
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class Run:
+    """Events of one run.
+
+    Detectors are attributes (``run.cspad``) and items (``run["cspad"]``, with any spelling;
+    ``run["cspad", "raw"]`` is one field). Made by `open_run`.
+
+    Parameters
+    ----------
+    view : View
+    history : tuple of str
+        What was selected so far, for the repr.
+    """
+
+    def __init__(self, view: View, history: tuple[str, ...] = ()) -> None:
+        self._view = view
+        self._history = history
+
+    # ---- facts --------------------------------------------------------------------------------
+    @property
+    def experiment(self) -> str | None:
+        """Name of the experiment."""
+        return self._recording.experiment
+
+    @property
+    def number(self) -> int | None:
+        """Run number."""
+        return self._recording.number
+
+    @property
+    def format(self) -> str:
+        """File format: ``"xtc2"``."""
+        return "xtc2"
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of the data files."""
+        return [path for stream in self._recording.streams for path in stream.parts]
+
+    @property
+    def start(self) -> np.datetime64:
+        """Time of the first event (NaT without events)."""
+        return self._view.time[0] if len(self) else np.datetime64("NaT", "ns")
+
+    @property
+    def stop(self) -> np.datetime64:
+        """Time of the last event (NaT without events)."""
+        return self._view.time[-1] if len(self) else np.datetime64("NaT", "ns")
+
+    @property
+    def problems(self) -> pd.DataFrame:
+        """What is wrong with the run: file, offset, event, what."""
+        import pandas as pd
+
+        return pd.DataFrame(self._all_problems, columns=list(Problem._fields))
+
+    @cached_property
+    def _all_problems(self) -> list[Problem]:
+        found = list(self._recording.problems) + self.epics.problems
+        for entry in self._view.entries.values():
+            for channel in entry.channels.values():
+                if self._view.exists(channel):
+                    reader = self._view.target(channel).reader()
+                    found += getattr(reader, "odd", list)()
+        return found
+
+    @property
+    def _recording(self) -> Recording:
+        return self._view.recording
+
+    def __len__(self) -> int:
+        return len(self._view.choice)
+
+    # ---- what is in it ------------------------------------------------------------------------
+    @property
+    def detectors(self) -> Mapping[str, Detector]:
+        """Detectors by name."""
+        return Detectors({name: Detector(self._view, e) for name, e in self._view.entries.items()})
+
+    def __getitem__(self, name: str | tuple[str, str]) -> Any:
+        detector, field = name if isinstance(name, tuple) else (name, None)
+        if field is None and catalog_of(self._recording).find(detector) is None and "." in detector:
+            detector, _, field = detector.partition(".")
+        found = Detector(self._view, self._view.find(detector))
+        return found if field is None else found.field(field)
+
+    def __getattr__(self, name: str) -> Detector:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        plain = name[:-1] if name.endswith("_") and name[:-1] in self._view.entries else name
+        if plain not in self._view.entries:
+            raise AttributeError(f"no detector {name!r}{suggestion(name, self._view.entries)}")
+        return Detector(self._view, self._view.entries[plain])
+
+    def __dir__(self) -> list[str]:
+        own = super().__dir__()
+        return [*own, *(f"{n}_" if n in own else n for n in self._view.entries)]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._view.entries)
+
+    def search(self, text: str) -> list[str]:
+        """Return detectors, fields and EPICS variables whose names or PVs contain `text`."""
+        wanted = text.lower()
+        names = [n for n in self._view.entries]
+        names += [f"{n}.{f}" for n, e in self._view.entries.items() for f in e.channels]
+        names += [n for s in self.epics.series.values() for n in dict.fromkeys((s.name, s.pv))]
+        return [n for n in names if wanted in n.lower()]
+
+    def config(self, detector: str, time: Any = None) -> DetectorConfig:
+        """Return the settings of a detector, at a time or at the end of the run.
+
+        Parameters
+        ----------
+        detector : str
+        time : event key, optional
+
+        Raises
+        ------
+        NameNotFound
+        """
+        until = None if time is None else times(time).reshape(-1)[0]
+        entry = catalog_of(self._recording).find(detector)
+        if entry is None:
+            raise NameNotFound.of("detector", detector, self._view.entries)
+        return detector_config(self._recording, entry.alias, until)
+
+    # ---- slow data ----------------------------------------------------------------------------
+    @cached_property
+    def epics(self) -> Epics:
+        """EPICS variables: ``run.epics["PV"]`` at their own rate, ``run.epics.at(time)`` as steps."""
+        return Epics(self._recording, self._view.time)
+
+    @property
+    def evr(self) -> Evr:
+        """Event codes."""
+        return Evr(self._view)
+
+    def flags(self, rules: Mapping[str, Sequence[int]]) -> xr.Dataset:
+        """Return boolean variables from event codes: ``{"laser_on": [90, -162]}``."""
+        import xarray as xr
+
+        masks = {name: ("time", CodeCondition(tuple(codes)).mask(self._view)) for name, codes in rules.items()}
+        return xr.Dataset(masks, {"time": self._view.time})
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """One row per scan step: start, stop, events, scan values."""
+        return steps_table(self._recording, self._recording.events.step[self._view.choice.numbers])
+
+    @property
+    def scan(self) -> xr.Dataset:
+        """Scan values of each step."""
+        import xarray as xr
+
+        steps = steps_of(self._recording)
+        values = {name: ("step", column) for name, column in steps.values.items()}
+        times = {"start": ("step", steps.start), "stop": ("step", steps.stop)}
+        return xr.Dataset(values, {"step": np.arange(len(steps)), **times})
+
+    # ---- events -------------------------------------------------------------------------------
+    @property
+    def events(self) -> xr.Dataset:
+        """The event table: time, timestamp, step, pulse_id, and which streams have each event."""
+        import xarray as xr
+
+        recording, numbers = self._recording, self._view.choice.numbers
+        table = recording.events.rows[:, numbers] >= 0
+        streams = [s.stream for s in recording.streams]
+        data = {"stream_present": (("time", "stream"), table.T)}
+        return xr.Dataset(data, event_coords(self._view) | {"stream": streams}, run_attrs(self._view))
+
+    def select(self, wanted: Any) -> Run:
+        """Return a Run over fewer events.
+
+        Parameters
+        ----------
+        wanted : condition, mask, times or slice
+            ``run.evr.has(90, -162)``; a boolean array or DataArray (aligned on time); event
+            keys in any form; a slice of positions or of times.
+        """
+        chosen = positions(self._view, wanted)
+        return self._chosen(chosen, _words(wanted))
+
+    def sel(self, time: Any, method: str | None = None, tolerance: Any = None) -> Run:
+        """Return a Run over the events at the given times.
+
+        Parameters
+        ----------
+        time : event key, list of keys or slice of keys
+        method : {None, "nearest", "ffill", "bfill"}
+        tolerance : timedelta, optional
+            For `method`.
+
+        Raises
+        ------
+        EventNotFound
+            No such event; names the nearest one.
+        """
+        if isinstance(time, slice):
+            return self._chosen(positions(self._view, time), _words(time))
+        limit = None if tolerance is None else np.timedelta64(tolerance)
+        return self._chosen(key_positions(self._view, parse_keys(time), method, limit), _words(time))
+
+    def isel(self, time: Any) -> Run:
+        """Return a Run over the events at positions: an integer, a list, a slice or a mask."""
+        chosen = np.atleast_1d(np.arange(len(self))[time])
+        return self._chosen(chosen, f"isel {_words(time)}")
+
+    def _chosen(self, chosen: npt.NDArray[np.int64], words: str) -> Run:
+        choice = Choice(self._view.choice.numbers[chosen], self._view.choice.total)
+        return Run(replace(self._view, choice=choice), (*self._history, words))
+
+    def event(self, key: Any, method: str | None = None) -> xr.Dataset:
+        """Return one event, loaded: every detector that it has.
+
+        Parameters
+        ----------
+        key : event key
+            datetime64, ISO string, (sec, nsec[, fiducial]) or packed word.
+        method : {None, "nearest", "ffill", "bfill"}
+
+        Raises
+        ------
+        EventNotFound
+            No such event; names the nearest one.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # detectors that the event lacks are simply not in it
+            return self.sel(key, method).dataset(join="outer", chunks=None).isel(time=0).load()
+
+    # ---- xarray -------------------------------------------------------------------------------
+    def dataset(self, names: Names = None, *, join: str | None = None, chunks: Any = "auto") -> xr.Dataset:
+        """Return detectors as one flat Dataset; variables are ``<detector>_<field>``.
+
+        Parameters
+        ----------
+        names : str or list of str, optional
+            ``"cspad"``, ``"cspad.raw"``, ``"epix*"``, ``("cspad", "raw")``; all by default.
+        join : {"inner", "outer"}, optional
+            Events that all of them have (default where names are given), or all events.
+        chunks : "auto", mapping of dimension to size, or None
+            "auto": whole frames, about 32 MiB a chunk. None: no Dask; read when indexed.
+
+        Raises
+        ------
+        NameNotFound
+            A name fits nothing; lists the nearest ones.
+        """
+        _register_accessor()
+        return run_dataset(self._view, names, join, chunks)
+
+    def tree(self, chunks: Any = "auto") -> xr.DataTree:
+        """Return the run as a DataTree: ``events``, ``epics/<name>``, one node per detector."""
+        import xarray as xr
+
+        _register_accessor()
+        groups: dict[str, Any] = {"/": xr.Dataset(attrs=run_attrs(self._view)), "/events": self.events}
+        for name in self.epics:
+            groups[f"/epics/{name}"] = self.epics[name].to_dataset(name="value")
+        for name, detector in self.detectors.items():
+            groups[f"/{name}"] = detector.dataset(chunks)
+        return xr.DataTree.from_dict(groups)
+
+    # ---- text ---------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        from psana_dask.describe import run_text
+
+        return run_text(self)
+
+    def _repr_html_(self) -> str:
+        from psana_dask.describe import run_html
+
+        return run_html(self)
+
+
+class Detectors(Mapping[str, Detector]):
+    """Detectors of a run by name; a miss lists the nearest names."""
+
+    def __init__(self, detectors: Mapping[str, Detector]) -> None:
+        self._detectors = dict(detectors)
+
+    def __getitem__(self, name: str) -> Detector:
+        if name not in self._detectors:
+            raise NameNotFound.of("detector", name, self._detectors)
+        return self._detectors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._detectors)
+
+    def __len__(self) -> int:
+        return len(self._detectors)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._detectors)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self._detectors.values())) or "<no detectors>"
+
+
+def _words(wanted: Any) -> str:
+    """Return a selection as a few words."""
+    if isinstance(wanted, slice):
+        return f"{wanted.start or ''}:{wanted.stop or ''}" + (f":{wanted.step}" if wanted.step else "")
+    if isinstance(wanted, str | int | np.integer | np.datetime64 | Condition):
+        return str(wanted)
+    if getattr(wanted, "dtype", None) == bool:
+        return f"mask {wanted.name}" if getattr(wanted, "name", None) else "mask"
+    return f"{len(wanted)} keys" if hasattr(wanted, "__len__") else str(wanted)
+
+
+def _register_accessor() -> None:
+    import psana_dask.accessor  # noqa: F401
+
+
+# ---- opening ------------------------------------------------------------------------------------
+def open_run(
+    source: Source,
+    run: int | None = None,
+    *,
+    dir: str | os.PathLike[str] | None = None,  # noqa: A002
+    streams: Iterable[int] | None = None,
+    detectors: Iterable[str] | None = None,
+    live: bool = False,
+    damaged: str = "missing",
+    strict: bool = False,
+    cache: bool = True,
+) -> Run:
+    """Open one run.
+
+    Parameters
+    ----------
+    source : str, path or list of them
+        ``"exp=xpptut15:run=54"`` (also with commas and ``dir=``), an experiment name, a
+        file, a glob, a folder, or a list of files.
+    run : int, optional
+        Run number.
+    dir : path, optional
+        Where the files lie; by default ``$SIT_PSDM_DATA/<instrument>/<experiment>/xtc``.
+    streams : iterable of int, optional
+        Read only these; the times of events are the same all the same.
+    detectors : iterable of str, optional
+        Show only these.
+    live : bool
+        The files may still be growing: an unfinished end is no problem.
+    damaged : {"missing", "keep"}
+        What becomes of payloads whose damage is not zero.
+    strict : bool
+        Raise `FormatError` where `Run.problems` would have an entry.
+    cache : bool
+        Keep indexes in the cache folder.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RunNotFound, AmbiguousRun
+        Nothing there, or several runs and `run` does not say which.
+    UnknownFormat
+        The content is not XTC2.
+    DuplicateData
+        Two streams deliver the same (detector, field, segment).
+
+    Examples
+    --------
+    >>> run = open_run("exp=tstx00117:run=1:dir=/data")
+    >>> run.epixquad.raw.isel(time=0)
+    """
+    if damaged not in ("missing", "keep"):
+        raise ValueError(f'damaged={damaged!r}: use "missing" or "keep"')
+    live = live or (is_data_set(source) and "live" in parse_data_set(str(source)).modes)
+    files = replace(find_run(source, run, dir, streams), cache=cache)
+    recording = open_recording(files, live=live)
+    view = View(recording, Choice.everything(len(recording.events)), damaged == "keep")
+    opened = Run(view)
+    catalog_of(recording).detectors  # noqa: B018  (duplicates are an error now, not at first use)
+    if detectors is not None:
+        wanted = [detectors] if isinstance(detectors, str) else list(detectors)
+        opened = Run(replace(view, only=tuple(view.find(d).name for d in wanted)))
+    _tell_problems(opened, strict)
+    return opened
+
+
+def _tell_problems(run: Run, strict: bool) -> None:
+    problems = run._recording.problems
+    if not problems:
+        return
+    first = problems[0]
+    if strict:
+        raise FormatError(first.what, first.file or None, first.offset if first.offset >= 0 else None)
+    where = f" in {first.file} at byte {first.offset}" if first.file else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    message = f"{first.what}{where}{more}: see run.problems"
+    warnings.warn(message, PartialRunWarning, stacklevel=3)
+
+
+def open_runs(
+    source: Source,
+    runs: Iterable[int] | None = None,
+    *,
+    dir: str | os.PathLike[str] | None = None,  # noqa: A002
+    **options: Any,
+) -> list[Run]:
+    """Open every run of a source, or the given ones, ordered by number.
+
+    Parameters
+    ----------
+    source, dir
+        As in `open_run`.
+    runs : iterable of int, optional
+    **options
+        Passed to `open_run`.
+    """
+    opened = []
+    wanted = None if runs is None else set(runs)
+    for files in find_runs(source, folder=dir):
+        for number in run_numbers(files) or [None]:
+            if wanted is None or number in wanted:
+                paths = list(files.paths)
+                opened.append(open_run(paths, number, **options))
+    return opened
+
+
+def list_runs(experiment: Source, dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:  # noqa: A002
+    """Return a table of the runs on disk: run, streams, files, size in bytes, time of the last change.
+
+    Parameters
+    ----------
+    experiment : str
+        Name of an experiment, or any source that `open_run` takes.
+    dir : path, optional
+    """
+    import pandas as pd
+
+    rows = []
+    for files in find_runs(experiment, folder=dir):
+        status = [os.stat(p) for p in files.paths]
+        rows.append(
+            {
+                "experiment": files.experiment,
+                "run": files.number,
+                "streams": len(files.streams),
+                "files": len(files.paths),
+                "bytes": sum(s.st_size for s in status),
+                "changed": np.datetime64(max(s.st_mtime_ns for s in status), "ns"),
+            }
+        )
+    return pd.DataFrame(rows, columns=["experiment", "run", "streams", "files", "bytes", "changed"])
