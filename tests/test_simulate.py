@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import itertools
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -396,6 +397,26 @@ def test_the_demo_run_is_complete(tmp_path):
     assert truth.written.all()
     assert len(truth.streams[1]) == 2
     assert (~truth.present("epixquad", 2)).sum() == 1
+
+
+def test_descriptions_and_truths_can_be_pickled(tmp_path):
+    truth = simulate.write(simulate.demo_spec(4), tmp_path)
+    truth.config("epixquad", 1)
+    again = pickle.loads(pickle.dumps(truth))
+    np.testing.assert_array_equal(again.value("epixquad", "raw", 2), truth.value("epixquad", "raw", 2))
+    assert again.epics("message") == truth.epics("message")
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs/simulate.md").read_text()
+    names = {}
+    exec(text.split("```python")[1].split("```")[0], names)
+    assert names["truth"].value("epixquad", "raw", event=7) is None
+    for kind in simulate.KINDS:
+        assert kind in text
+    for public in simulate.__all__:
+        assert public in text or public in {"PV", "Moment", "Picture", "LargeRun", "Truth", "demo_spec"}
 
 
 @pytest.mark.parametrize(

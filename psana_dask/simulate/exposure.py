@@ -44,7 +44,7 @@ def photons(mean: float, uniform: float) -> float:
 
 
 @njit("void(float64[::1], float32[::1], uint64, float64, float64, float64, float64[::1])")
-def expose(  # noqa: PLR0917 - kernels have no keywords
+def expose(
     expected: npt.NDArray[np.float64],
     pedestals: npt.NDArray[np.float32],
     key: np.uint64,

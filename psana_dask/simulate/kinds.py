@@ -59,10 +59,14 @@ def _jungfrau_values(segment: int) -> Mapping[str, object]:
     }
 
 
+def _gain_of_step(step: int) -> Mapping[str, object]:
+    return {"user.gain0": Choice(GAIN_0, step % 2)}
+
+
 JUNGFRAU_CONFIG = Config(
     values=_jungfrau_values,
     begin_run={"user.exposure_period": 2e-05},
-    begin_step=lambda step: {"user.gain0": Choice(GAIN_0, step % 2)},
+    begin_step=_gain_of_step,
     version=(0, 2, 0),
 )
 

@@ -117,14 +117,24 @@ def shutter(moment: Moment) -> int:
     return 0 if moment.event % 4 == 3 else 1
 
 
+def pressure(moment: Moment) -> float:
+    """Return a gas pressure that rises in steps."""
+    return 1e-6 * (1 + moment.event)
+
+
+def message(moment: Moment) -> str:
+    """Return a text that changes with every update."""
+    return f"update {moment.event}"
+
+
 def demo_spec(events: int = 64, **changes: object) -> RunSpec:
     """Describe the run that `demo_run` writes; `changes` replace arguments of `RunSpec`."""
     steps = max(1, min(4, events // 4))
     pvs = (
         PV("sample_temperature", temperature, address="TST:SAMPLE:TEMP"),
         PV("shutter", shutter, "enum", STATUS, "TST:SHUTTER:STATE"),
-        PV("gas_pressure", lambda m: 1e-6 * (1 + m.event), "f4", address="TST:GAS:PRESSURE"),
-        PV("message", lambda m: f"update {m.event}", "str", address="TST:MESSAGE"),
+        PV("gas_pressure", pressure, "f4", address="TST:GAS:PRESSURE"),
+        PV("message", message, "str", address="TST:MESSAGE"),
     )
     detectors = (
         Detector(name="timing", kind="timing", stream=0),
