@@ -28,7 +28,9 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A block of events of one layout: columns by attribute or ``[name]``, as `View` has values.
+    """A block of events of one layout: columns by ``[name]``, as `View` has values.
+
+    By attribute integers come as int64, so that formulas written for a `View` do not overflow.
 
     Parameters
     ----------
@@ -48,25 +50,44 @@ class Batch:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name not in self.record.lookup:
             raise AttributeError(name)
-        return self[name]
+        column = self[name]
+        narrow = isinstance(column, np.ndarray) and column.dtype.kind in "iu" and column.dtype.itemsize < 8
+        return column.astype(np.int64) if narrow and name not in self._arrays() else column
+
+    def _arrays(self) -> set[str]:
+        """Return the fields with dimensions of their own: pixels and samples stay as they are."""
+        wide = (f for f in self.record.fields if f.shape and f.dtype.itemsize < 4)
+        return {n for f in wide for n in (f.accessor, self.record.name_of(f))}
 
     def __getitem__(self, name: str) -> Any:
         item = self.record.lookup[name]
         if isinstance(item, Derived):
-            return cast(np.asarray(item.of(self)), item.type)
+            value = item.of(self)
+            if isinstance(value, Batch):
+                return value
+            value = cast(np.asarray(value), item.type)
+            return value if value.ndim else np.broadcast_to(value, self.table.shape)
         if isinstance(item, Method):
             return lambda *arguments: item.of(self, *arguments)
         field, bits = item
         column = self.table[self.record.name_of(field)]
         if field.record is not None:
-            return Batch(field.record, self.picked, column, self.cfg)
+            return self._nested(field.record, column)
         column = _words(column) if field.type == "char" else column
         return column if bits is None else bits.of(column)
 
+    def _nested(self, record: Record, column: npt.NDArray[Any]) -> Any:
+        names = column.dtype.names or ()
+        if names and names[0] == "0":  # records of different layouts, one after the other
+            return [Batch(record, self.picked, column[name], self.cfg) for name in names]
+        return Batch(record, self.picked, column, self.cfg)
+
 
 def _words(chars: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return char columns as byte strings; what lies behind the first NUL is no text."""
     room = chars.shape[-1]
-    return np.ascontiguousarray(chars).view(f"S{room}")[..., 0] if room else chars
+    behind = np.logical_or.accumulate(chars == b"", axis=-1)
+    return np.where(behind, b"", chars).view(f"S{room}")[..., 0] if room else chars
 
 
 def batches(

@@ -333,8 +333,12 @@ class View:
         return View, (self.record, payload, 0, len(payload), self.cfg)
 
     def values(self) -> dict[str, Any]:
-        """Return every value by our name, nested records as dicts: what `encode` takes."""
-        return {name: _plain(self[accessor]) for accessor, name in self.record.accessors.items()}
+        """Return every value by our name, derived ones included, nested records as dicts."""
+        return {name: plain(self[accessor]) for accessor, name in self.record.accessors.items()}
+
+    def stored(self) -> dict[str, Any]:
+        """Return every stored field by psana's accessor, hidden ones included: `encode` gives the payload."""
+        return {field.accessor: plain(self._read(field), View.stored) for field in self.record.fields}
 
     @property
     def nbytes(self) -> int:
@@ -469,10 +473,11 @@ def divide(numerator: Any, denominator: Any) -> Any:
     return numerator // denominator if denominator else 0
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any, unfold: Callable[[View], dict[str, Any]] = View.values) -> Any:
+    """Return `value` with each nested record as a dict."""
     if isinstance(value, View):
-        return value.values()
-    return [_plain(v) for v in value] if isinstance(value, list) else value
+        return unfold(value)
+    return [plain(v, unfold) for v in value] if isinstance(value, list) else value
 
 
 def round_up(size: int, align: int) -> int:

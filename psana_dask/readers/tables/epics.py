@@ -19,12 +19,12 @@ def _dbr_stamp(r: Any) -> Any:
     return r.dbr.stamp
 
 
-def _is_ctrl(r: Any) -> bool:
-    return 28 <= r.dbr_type <= 34
+def _is_ctrl(r: Any) -> Any:
+    return (r.dbr_type >= 28) & (r.dbr_type <= 34)
 
 
-def _is_time(r: Any) -> bool:
-    return 14 <= r.dbr_type <= 20
+def _is_time(r: Any) -> Any:
+    return (r.dbr_type >= 14) & (r.dbr_type <= 20)
 
 
 def _element(r: Any, index: int) -> Any:

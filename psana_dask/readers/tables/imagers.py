@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from psana_dask.errors import FormatError
 from psana_dask.readers.records import Array, Bits, Derived, Field, Hidden, Method, Record
 from psana_dask.readers.tables.common import constant
-
-
-def _pixel_byte_count(r: Any) -> Any:
-    return (r.width * r.height) * ((r.depth + 7) // 8)
 
 
 def _depth_bytes(r: Any) -> Any:
@@ -50,24 +47,36 @@ def _data_size(r: Any) -> Any:
     return (r.width * r.height) * r.depth_bytes
 
 
-def _pixels_of_8_bits(r: Any) -> Any:
-    return _pixels(r, "u1", r.depth <= 8)
+def flat_pixel_bytes(r: Any) -> Any:
+    """Return the stored bytes of a frame in one row."""
+    return r.pixel_bytes.reshape(*r.pixel_bytes.shape[:-3], -1)
 
 
-def _pixels_of_16_bits(r: Any) -> Any:
-    return _pixels(r, "<u2", r.depth > 8)
+def pixels_of_8_bits(r: Any) -> Any:
+    """Return the frame as (height, width) if it is stored in bytes, else (0, 0) as psana does."""
+    return r.pixel_bytes[..., 0] if r.pixel_bytes.shape[-1] == 1 else _no_frame(r, "u1")
 
 
-def _pixels(r: Any, dtype: str, stored_so: bool) -> Any:
-    """Return the frame as (height, width), or (0, 0) as psana does for the type that is not stored."""
-    if not stored_so:
-        return np.empty((0, 0), dtype)
-    return r.pixel_bytes.view(dtype).reshape(r.height, r.width)
+def pixels_of_16_bits(r: Any) -> Any:
+    """Return the frame as (height, width) if it is stored in 16-bit words, else (0, 0) as psana does."""
+    depth = r.pixel_bytes.shape[-1]
+    if depth == 1:
+        return _no_frame(r, "<u2")
+    if depth == 2:
+        return r.pixel_bytes.view("<u2")[..., 0]
+    shape = r.pixel_bytes.shape[:-1]  # of deeper pixels psana takes the first words
+    return flat_pixel_bytes(r)[..., : 2 * shape[-1] * shape[-2]].view("<u2").reshape(shape)
+
+
+def _no_frame(r: Any, dtype: str) -> Any:
+    return np.empty((*r.pixel_bytes.shape[:-3], 0, 0), dtype)
 
 
 def frame_pixels(r: Any) -> Any:
-    """Return the frame as (height, width), in 8 or 16 bits as it is stored."""
-    return _pixels_of_8_bits(r) if r.depth <= 8 else _pixels_of_16_bits(r)
+    """Return the frame as (height, width), in as many bits as it is stored; 24-bit pixels as bytes."""
+    types = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+    depth = r.pixel_bytes.shape[-1]
+    return r.pixel_bytes.view(types[depth])[..., 0] if depth in types else r.pixel_bytes
 
 
 def no_common_mode(r: Any, section: int) -> float:
@@ -75,8 +84,11 @@ def no_common_mode(r: Any, section: int) -> float:
     return 0.0
 
 
-def _link_pixels(r: Any) -> Any:
-    return r.words.reshape(512, 512)
+def link_pixels(r: Any) -> Any:
+    """Return the 512 x 512 pixels that one link of a pnCCD reads."""
+    if r.words.shape[-1] != 512 * 512:
+        raise FormatError(f"a pnCCD link of {r.words.shape[-1]} pixels, not 512 x 512")
+    return r.words.reshape(*r.words.shape[:-1], 512, 512)
 
 
 CAMERA_FRAME_COORD = Record(
@@ -94,11 +106,13 @@ CAMERA_FRAME_V1 = Record(
         Field("height",           "u4",     4),
         Field("depth",            "u4",     8, unit="bit"),
         Field("offset",           "u4",    12),
-        Array("_int_pixel_data",  "u1",    16, (_pixel_byte_count,), name="pixel_bytes"),
+        Array("pixelBytes",       "u1",    16, ("height", "width", _depth_bytes)),
     ),
     derived=(
-        Derived("data8", "u1", _pixels_of_8_bits),
-        Derived("data16", "u2", _pixels_of_16_bits),
+        Derived("_int_pixel_data", "u1", flat_pixel_bytes),
+        Derived("data8", "u1", pixels_of_8_bits),
+        Derived("data16", "u2", pixels_of_16_bits),
+        Derived("pixels", "object", frame_pixels),
         Derived("depth_bytes", "u4", _depth_bytes),
     ),
 )
@@ -307,7 +321,7 @@ PNCCD_FRAME_V1 = Record(
         Array("_data",        "u2",    16, (_link_words,), name="words"),
     ),
     derived=(
-        Derived("data", "u2", _link_pixels),
+        Derived("data", "u2", link_pixels),
     ),
     configs=("PNCCD.ConfigV1", "PNCCD.ConfigV2"),
 )

@@ -39,7 +39,7 @@ def samples_of(dtype: str) -> Callable[..., Any]:
 def frame_duration(r: Any) -> Any:
     """Return end minus start in seconds."""
     start, end = r.time_frame_start, r.time_frame_end
-    return (end.tv_sec - start.tv_sec) + (end.tv_nsec - start.tv_nsec) * 1e-9
+    return cast(end.tv_sec - start.tv_sec, "i8") + cast(end.tv_nsec - start.tv_nsec, "i8") * 1e-9
 
 
 def psana_frame_duration(r: Any) -> Any:
