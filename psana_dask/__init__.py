@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psana_dask import calib, errors, geometry, simulate
     from psana_dask.options import set_options
     from psana_dask.run import Run, list_runs, open_run, open_runs
-    from psana_dask.run import open_run as open  # noqa: A004
+    from psana_dask.run import open_run as open
     from psana_dask.times import times
 
 __version__ = "0.1.0"
@@ -57,4 +57,4 @@ def __dir__() -> list[str]:
 
 
 if "xarray" in sys.modules:  # the accessor is there as soon as both packages are
-    import psana_dask.accessor
+    import psana_dask.accessor  # noqa: F401

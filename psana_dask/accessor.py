@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 
-@xr.register_dataarray_accessor("psana")
+@xr.register_dataarray_accessor("psana")  # type: ignore[no-untyped-call]
 class ArrayAccessor:
     """What a DataArray of this package can do.
 
@@ -37,7 +37,7 @@ class ArrayAccessor:
         return self._array.astype(dtype).where(self._array.coords[known[0]])
 
 
-@xr.register_dataset_accessor("psana")
+@xr.register_dataset_accessor("psana")  # type: ignore[no-untyped-call]
 class DatasetAccessor:
     """What a Dataset of this package can do.
 

@@ -7,6 +7,7 @@ so that `time` is unique, and each move is a problem of the run.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,7 +62,7 @@ def build_events(
     starts = np.cumsum([0, *map(len, times)]).astype(np.int64)
     flat = np.concatenate([*times, np.zeros(0, np.int64)])
     turn = np.zeros(total, np.int64)
-    for first, last in zip(starts[:-1], starts[1:], strict=True):
+    for first, last in itertools.pairwise(starts):
         count_equal(flat[first:last], turn[first:last])
     member = np.full((len(streams), total), -1, np.int32)
     merged = np.empty(total, np.int64)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xarray.backends import BackendEntrypoint
 
-from psana_dask.files import FILE_NAME, is_data_set
+from psana_dask.files import FILE_NAME, SUFFIXES, is_data_set
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,17 +21,19 @@ class PsanaBackend(BackendEntrypoint):
 
     description = "Open LCLS runs (XTC2) as lazy datasets keyed by event time"
     url = "https://github.com/psana-dask/psana_dask"
-    open_dataset_parameters = ("drop_variables", "detectors", "run", "dir", "streams", "join", "damaged", "cache_index")
+    open_dataset_parameters = (
+        "drop_variables", "detectors", "run", "dir", "streams", "join", "damaged", "cache_index",
+    )  # fmt: skip
     supports_groups = True
 
-    def open_dataset(  # type: ignore[override]
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
         detectors: str | Sequence[str] | None = None,
         run: int | None = None,
-        dir: str | None = None,  # noqa: A002
+        dir: str | None = None,
         streams: Sequence[int] | None = None,
         join: str | None = None,
         damaged: str = "missing",
@@ -54,13 +56,13 @@ class PsanaBackend(BackendEntrypoint):
         dataset = opened.dataset(detectors, join=join, chunks=None)
         return dataset.drop_vars(_listed(drop_variables), errors="ignore")
 
-    def open_groups_as_dict(  # type: ignore[override]
+    def open_groups_as_dict(
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
         run: int | None = None,
-        dir: str | None = None,  # noqa: A002
+        dir: str | None = None,
         streams: Sequence[int] | None = None,
         damaged: str = "missing",
         cache_index: bool = True,
@@ -70,13 +72,13 @@ class PsanaBackend(BackendEntrypoint):
         dropped = _listed(drop_variables)
         return {node.path: node.to_dataset().drop_vars(dropped, errors="ignore") for node in tree.subtree}
 
-    def open_datatree(  # type: ignore[override]
+    def open_datatree(
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
         run: int | None = None,
-        dir: str | None = None,  # noqa: A002
+        dir: str | None = None,
         streams: Sequence[int] | None = None,
         damaged: str = "missing",
         cache_index: bool = True,
@@ -95,7 +97,8 @@ class PsanaBackend(BackendEntrypoint):
         if not isinstance(filename_or_obj, str | os.PathLike):
             return False
         name = os.fspath(filename_or_obj)
-        return is_data_set(name) or bool(FILE_NAME.fullmatch(os.path.basename(name))) or name.endswith((".xtc2", ".xtc"))
+        named = FILE_NAME.fullmatch(os.path.basename(name)) is not None
+        return named or is_data_set(name) or name.endswith(SUFFIXES)
 
 
 def _open(

@@ -65,7 +65,8 @@ class StreamBlocks:
 
     def names_of(self, detector: str) -> list[tuple[int, Names]]:
         """Return (configuration, names) of every kind of block that a detector has."""
-        return [(c, n) for c, config in enumerate(self.index.configs) for n in config if n.detector == detector]
+        configs = enumerate(self.index.configs)
+        return [(c, names) for c, config in configs for names in config if names.detector == detector]
 
     def locate(self, rows: Array, wanted: Sequence[int]) -> Ints:
         """Return for each datagram row the row of its block whose key is ``wanted[config]``, or -1."""
@@ -178,7 +179,8 @@ def read_field(blocks: StreamBlocks, rows: Array, located: Ints, kinds: dict[int
         mine = np.flatnonzero(index["config"][rows] == config)
         if number < 0 or not mine.size:
             continue
-        values = _read_one_kind(blocks, rows[mine], located[mine], blocks.places(config, names), names, number)
+        places = blocks.places(config, names)
+        values = _read_one_kind(blocks, rows[mine], located[mine], places, names, number)
         if out is None:
             out = np.zeros(len(rows), values.dtype)
         out = out.astype(np.promote_types(out.dtype, values.dtype), copy=False)

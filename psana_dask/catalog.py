@@ -22,9 +22,9 @@ SLOW = {"epics": "epics", "epicsinfo": "epicsinfo", "scan": "scan", "scanDet": "
 """Detector names and types that are no detectors of events, and what they are."""
 
 RESERVED = frozenset(
-    "raw calib image mask pedestals rms gain status constants geometry config time timestamp fiducial "
-    "pulse_id step damage panel row col".split()
-)
+    ("raw", "calib", "image", "mask", "pedestals", "rms", "gain", "status", "constants", "geometry", "config",
+     "time", "timestamp", "fiducial", "pulse_id", "step", "damage", "panel", "row", "col")
+)  # fmt: skip
 """Names that mean the same on every detector, whatever its file calls them."""
 
 PIXEL_FIELDS = ("raw", "arrayRaw", "image", "data16", "waveform", "waveforms")

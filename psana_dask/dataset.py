@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from psana_dask.catalog import Channel, Entry
 from psana_dask.errors import DroppedWarning, NameNotFound
-from psana_dask.fields import FrameReader
+from psana_dask.fields import FrameReader, any_panel
 from psana_dask.model import Kind
 from psana_dask.pipeline import (
     Choice,
@@ -127,9 +127,7 @@ def chosen_fields(view: View, names: Names) -> dict[str, list[str]]:
     chosen: dict[str, list[str]] = {}
     if names is None:
         names = list(view.entries)
-    elif isinstance(names, str) or (
-        isinstance(names, tuple) and len(names) == 2 and _is_field(view, *names)
-    ):
+    elif isinstance(names, str) or _is_pair(view, names):
         names = [names]  # type: ignore[list-item]
     for name in names:
         for detector, field in _expanded(view, name):
@@ -139,9 +137,12 @@ def chosen_fields(view: View, names: Names) -> dict[str, list[str]]:
     return chosen
 
 
-def _is_field(view: View, detector: str, field: str) -> bool:
-    entry = catalog_of(view.recording).find(detector)
-    return entry is not None and entry.channel(field) is not None and field not in view.entries
+def _is_pair(view: View, names: object) -> bool:
+    """Tell whether `names` is one (detector, field), not two detectors."""
+    if not (isinstance(names, tuple) and len(names) == 2 and all(isinstance(n, str) for n in names)):
+        return False
+    entry = catalog_of(view.recording).find(names[0])
+    return entry is not None and entry.channel(names[1]) is not None and names[1] not in view.entries
 
 
 def _expanded(view: View, name: str | tuple[str, str]) -> list[tuple[str, str | None]]:
@@ -198,7 +199,8 @@ def detector_variables(
 def _own_panels(view: View, entry: Entry, channel: Channel, made: xr.Variable) -> xr.Variable:
     """Give a channel that has other panels than its detector a panel dimension of its own."""
     reader = view.target(channel).reader()
-    if "panel" not in made.dims or np.array_equal(reader.panels, view.panels(entry)):
+    usual = view.panels(entry)
+    if "panel" not in made.dims or usual is None or np.array_equal(reader.panels, usual):
         return made
     own = f"{channel.algorithm}_{channel.field}_panel"
     return made._replace(dims=tuple(own if d == "panel" else d for d in made.dims))
@@ -284,13 +286,15 @@ def pulse_id(view: View) -> LazyArray | None:
         for channel in entry.channels.values():
             if channel.spec.name == "pulseId" and view.exists(channel):
                 target = view.target(channel)
-                if target.reader().present(view.choice.numbers).any(axis=1).all():
+                if any_panel(target.reader().present(view.choice.numbers)).all():
                     return FrameArray(target)
     return None
 
 
 # ---- datasets -----------------------------------------------------------------------------------
-def detector_dataset(view: View, entry: Entry, chunks: Any, fields: Sequence[str] | None = None) -> xr.Dataset:
+def detector_dataset(
+    view: View, entry: Entry, chunks: Any, fields: Sequence[str] | None = None
+) -> xr.Dataset:
     """Return one detector as a Dataset; variables have the names of its fields."""
     import xarray as xr
 
@@ -351,10 +355,11 @@ def _common(view: View, chosen: Mapping[str, Iterable[str]]) -> Choice:
     """Return the events that all detectors have."""
     keep = np.ones(len(view.choice), bool)
     for detector, fields in chosen.items():
-        main = main_channel(view.entries[detector], [f for f in fields if view.exists(view.entries[detector].channels[f])])
+        channels = view.entries[detector].channels
+        main = main_channel(view.entries[detector], [f for f in fields if view.exists(channels[f])])
         if main is not None:
-            target = view.target(view.entries[detector].channels[main])
-            keep &= target.reader().present(view.choice.numbers).any(axis=1)
+            target = view.target(channels[main])
+            keep &= any_panel(target.reader().present(view.choice.numbers))
     return Choice(view.choice.numbers[keep], view.choice.total)
 
 
@@ -376,7 +381,8 @@ def _flat(parts: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Variable], dict
                 continue
             name = f"{detector}_{field}"
             if name in owners:
-                raise ValueError(f"{owners[name]} and {detector}.{field} would both be {name}: ask for one of them")
+                both = f"{owners[name]} and {detector}.{field}"
+                raise ValueError(f"{both} would both be {name}: ask for one of them")
             owners[name] = f"{detector}.{field}"
             (coords if field in part.coords else variables)[name] = own
     return variables, coords

@@ -90,7 +90,8 @@ def detector_rows(run: Run, most: int | None = MOST_FIELDS) -> Iterable[tuple[st
         share, rate = f"{detector.presence:.1%}", f"{_rate(run) * detector.presence:.4g} Hz"
         for k, f in enumerate(facts[:most]):
             first = (name, detector.det_type) if k == 0 else ("", "")
-            yield (*first, f["field"], f["dtype"], f["shape"], rate if k == 0 else "", share if k == 0 else "")
+            last = (rate, share) if k == 0 else ("", "")
+            yield (*first, f["field"], f["dtype"], f["shape"], *last)
         if most is not None and len(facts) > most:
             yield ("", "", f"and {len(facts) - most} more", "", "", "", "")
         if not facts:
@@ -104,7 +105,8 @@ def run_text(run: Run) -> str:
     lines = [f"<{headline(run)}>", *(f"  {line}" for line in summary_lines(run)), ""]
     lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
     if run._all_problems:
-        lines += ["", f"  {len(run._all_problems)} problems, the first: {run._all_problems[0].what} (run.problems)"]
+        first = run._all_problems[0].what
+        lines += ["", f"  {len(run._all_problems)} problems, the first: {first} (run.problems)"]
     return "\n".join(lines)
 
 

@@ -149,6 +149,7 @@ class Detector:
 
     def __repr__(self) -> str:
         serials = ", ".join(i for i in self._entry.det_ids if i) or "-"
-        lines = [f"<Detector {self.name}: {self.det_type}, in {self.presence:.1%} of the events, serial {serials}>"]
+        share = f"in {self.presence:.1%} of the events"
+        lines = [f"<Detector {self.name}: {self.det_type}, {share}, serial {serials}>"]
         lines += [f"  {f['field']:24} {f['dtype']:10} {f['shape']}" for f in self.facts()]
         return "\n".join(lines)

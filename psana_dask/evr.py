@@ -16,6 +16,7 @@ import numpy.typing as npt
 from psana_dask.catalog import Channel
 from psana_dask.dataset import View
 from psana_dask.errors import NameNotFound
+from psana_dask.fields import any_panel
 from psana_dask.pipeline import FrameArray, catalog_of
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class Evr:
         flags, _ = code_flags(self._view)
         wrong = [c for c in codes if not 0 <= abs(c) < flags.shape[1]]
         if wrong or not codes:
-            raise ValueError(f"event codes are 0 to {flags.shape[1] - 1}, not {', '.join(map(str, wrong)) or 'none'}")
+            named = ", ".join(map(str, wrong)) or "none"
+            raise ValueError(f"event codes are 0 to {flags.shape[1] - 1}, not {named}")
         return CodeCondition(tuple(codes))
 
     def counts(self) -> dict[int, int]:
@@ -142,7 +144,7 @@ def code_flags(view: View) -> tuple[Bools, Bools]:
     words = np.asarray(FrameArray(target)[...], np.uint16)
     bits: Sequence[int] = range(16)
     flags = (words[:, :, None] >> np.array(bits, np.uint16) & 1).astype(bool)
-    return flags.reshape(len(words), -1), target.reader().present(view.choice.numbers).any(axis=1)
+    return flags.reshape(len(words), -1), any_panel(target.reader().present(view.choice.numbers))
 
 
 def _code_channel(view: View) -> Channel:

@@ -8,6 +8,7 @@ what is present.  Contract: tests/test_fields.py.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class ChannelEvents:
         """
         if self.channel.spec.rank == 0:
             return {(): 1}
-        possible = {shape for place, *kind in self._kinds() for shape in _distinct(self._shapes(place, *kind))}
+        possible = {shape for kind in self._kinds() for shape in _distinct(self._shapes(*kind))}
         if len(possible) < 2:
             return dict.fromkeys(possible, 1)
         counted: dict[tuple[int, ...], int] = {}
@@ -326,7 +327,7 @@ class FrameReader:
         sizes = np.full(len(at), piece, np.int64)
         threads = current().read_threads if len(at) * piece >= SPLIT_BYTES else 1
         bounds = np.linspace(0, len(at), threads + 1).astype(int)
-        pieces = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a]
+        pieces = [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
         if len(pieces) == 1:
             read_parts(blocks, part, at, sizes, out, places)
         elif pieces:
@@ -402,6 +403,11 @@ class StringReader:
             name = self.events.channel.spec.name
             out[has, found.segment] = read_field(blocks, found.rows[has], found.blocks[has], kinds, name)
         return out
+
+
+def any_panel(present: Bools) -> Bools:
+    """Return which events have any part of a detector, from (event, panel)."""
+    return np.logical_or.reduce(present, axis=1)
 
 
 def missing_value(dtype: np.dtype[Any]) -> Any:

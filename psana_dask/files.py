@@ -105,7 +105,7 @@ def parse_data_set(text: str) -> DataSet:
     ValueError
         For a word that means nothing, naming it and what is known.
     """
-    words = [w for w in re.split(r"[:,](?=\s*(?:\w+=|(?:%s)\b))" % "|".join(_MODES), text) if w.strip()]
+    words = [w for w in re.split(r"[:,](?=\s*(?:\w+=|(?:{})\b))".format("|".join(_MODES)), text) if w.strip()]
     values: dict[str, str] = {}
     modes = set()
     for word in map(str.strip, words):
@@ -116,7 +116,8 @@ def parse_data_set(text: str) -> DataSet:
             modes.add(word)
         else:
             raise ValueError(
-                f"{word!r} in data set {text!r} means nothing: use exp=, run=, dir=, stream= or {', '.join(_MODES)}"
+                f"{word!r} in data set {text!r} means nothing: use exp=, run=, dir=, stream= "
+                f"or {', '.join(_MODES)}"
             )
     if "exp" not in values:
         raise ValueError(f"data set {text!r} names no experiment: add exp=NAME")

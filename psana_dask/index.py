@@ -22,7 +22,7 @@ from psana_dask.files import StreamFiles
 from psana_dask.model import Array, FieldSpec, Kind, Names, Problem, Service, StreamIndex
 from psana_dask.options import current
 from psana_dask.readers.xtc2 import Scanner, recognise
-from psana_dask.sources import POOL, FileSource, Source
+from psana_dask.sources import POOL, FileSource, Source, read_bytes
 
 INDEX_VERSION = 1
 """Raised whenever the columns or their meaning change: older caches are then built anew."""
@@ -80,7 +80,10 @@ def file_mark(path: str) -> list[int]:
 
 # ---- building -----------------------------------------------------------------------------------
 Marks = list[dict[str, Any]]
-"""For each part: ``path``, ``mark`` (see `file_mark`) and ``next``, the first byte not indexed."""
+"""For each part: ``path``, ``mark`` (see `file_mark`), ``next``, the first byte not indexed, and
+``witness``, a hash of the bytes at its start and before ``next``: a file that grew still has them."""
+
+WITNESS = 256
 
 
 def _build(
@@ -101,13 +104,24 @@ def _build(
             start = _scan_part(scanner, FileSource(parts[number]), number, start, listing)
         if progress is not None:
             progress(parts[number], start, mark[0])
-        marks[number : number + 1] = [{"path": parts[number], "mark": mark, "next": start}]
+        witness = _witness(parts[number], start)
+        marks[number : number + 1] = [{"path": parts[number], "mark": mark, "next": start, "witness": witness}]
         number += 1
         if number == len(parts):
             parts += _continuation(scanner, files.stream, parts)
     scanner.problems += listing.problems
     index = _finished(files.stream, tuple(parts), scanner)
     return replace(index, problems=index.problems + listing.missing_from(index)), marks
+
+
+def _witness(path: str, end: int) -> str:
+    """Return a hash of the first and the last bytes before `end`."""
+    source = FileSource(path)
+    if source.size() < end:
+        return ""
+    some = min(WITNESS, end)
+    both = read_bytes(source, 0, some) + read_bytes(source, end - some, some)
+    return hashlib.sha256(both).hexdigest()[:16]
 
 
 def _resumed(kept: tuple[StreamIndex, Marks], live: bool) -> tuple[Scanner, Marks]:
@@ -193,7 +207,8 @@ class Listing:
     @classmethod
     def empty(cls, name: str = "", *problems: Problem) -> Listing:
         """Return a listing of nothing."""
-        return cls(np.zeros(0, np.uint64), *(np.zeros(0, np.int64) for _ in range(3)), name, problems)
+        none = np.zeros(0, np.int64)
+        return cls(none.astype(np.uint64), none, none, none, name, problems)
 
     def missing_from(self, index: StreamIndex, most: int = 1000) -> tuple[Problem, ...]:
         """Return a problem for each listed event that is not where the file says."""
@@ -214,6 +229,7 @@ def read_listing(smd: str) -> Listing:
     """Return the events that a small-data file lists."""
     from psana_dask.blocks import read_columns
 
+    POOL.forget(smd)
     scanner = Scanner(live=True)  # an unfinished tail only makes the listing shorter
     try:
         scanner.scan(FileSource(smd), 0)
@@ -238,7 +254,7 @@ def _not_in(rows: tuple[Array, ...], others: tuple[Array, ...]) -> Array:
     for columns in (rows, others):
         table = np.stack([c.astype(np.uint64) for c in columns], axis=1)
         records.append(np.ascontiguousarray(table).view(kind).ravel())
-    return np.flatnonzero(~np.isin(*records))
+    return np.flatnonzero(~np.isin(records[0], records[1]))
 
 
 # ---- keeping ------------------------------------------------------------------------------------
@@ -293,9 +309,11 @@ def _only_grew(marks: Marks, files: StreamFiles) -> bool:
         return False
     for done, path in zip(marks, _paths(marks, files), strict=False):
         mark = file_mark(path)
-        same_file = mark[2] == done["mark"][2]
-        grew = done is marks[-1] and same_file and mark[0] > done["mark"][0]
-        if mark != done["mark"] and not grew:
+        if mark == done["mark"]:
+            continue
+        longer = mark[2] == done["mark"][2] and mark[0] > done["mark"][0]
+        POOL.forget(path)
+        if done is not marks[-1] or not longer or _witness(path, done["next"]) != done["witness"]:
             return False
     return True
 

@@ -14,7 +14,7 @@ Column = npt.NDArray[Any]
 
 @njit(void(array("i8"), array("i8", writable=True)))
 def count_equal(times: Column, turn: Column) -> None:
-    """Number the equal values of sorted `times`: 0 for the first, 1 for the second, ..."""
+    """Count the equal values of sorted `times`: 0 for the first, 1 for the second, ..."""
     for i in range(1, times.size):
         turn[i] = turn[i - 1] + 1 if times[i] == times[i - 1] else 0
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from psana_dask.catalog import Catalog, Channel
 from psana_dask.errors import ReadError
-from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, reader_of
+from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, any_panel, reader_of
 from psana_dask.files import RunFiles
 from psana_dask.model import Array
 from psana_dask.options import current
@@ -31,6 +31,11 @@ Ints = npt.NDArray[np.int64]
 Key = tuple[Any, ...]
 
 SCALAR_CHUNK = 65536
+"""Most events in a chunk of scalars, and of whatever is not larger than SMALL."""
+
+SMALL = 1024
+"""Bytes per event below which a value counts as a scalar."""
+
 MOST_FRAMES = 64
 TILE_BYTES = 4 * 2**20
 """Bytes of whole rows that are read at once when only some columns are wanted."""
@@ -212,17 +217,17 @@ class LazyArray(ABC):
             chunks = {}
         elif isinstance(chunks, int):
             chunks = {self.dims[0]: chunks}
-        sizes = self.preferred_chunks | {d: c for d, c in dict(chunks).items() if d in self.dims}
-        return tuple(_split(n, sizes[d], self.preferred_chunks[d]) for d, n in zip(self.dims, self.shape, strict=True))
+        ours = self.preferred_chunks
+        sizes = ours | {d: c for d, c in dict(chunks).items() if d in self.dims}
+        return tuple(_split(n, sizes[d], ours[d]) for d, n in zip(self.dims, self.shape, strict=True))
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
         """Size of a natural chunk along each dimension: whole frames, never split."""
-        rest = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        first = SCALAR_CHUNK
-        if rest > self.dtype.itemsize:
-            fitting = int(np.clip(current().chunk_bytes // max(1, rest), 1, MOST_FRAMES))
-            first = 1 << (fitting.bit_length() - 1)
+        each = max(1, int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize)
+        most = MOST_FRAMES if "row" in self.dims or each > SMALL else SCALAR_CHUNK
+        fitting = int(np.clip(current().chunk_bytes // each, 1, most))
+        first = 1 << (fitting.bit_length() - 1)
         return {d: max(1, n) for d, n in zip(self.dims, (first, *self.shape[1:]), strict=True)}
 
 
@@ -364,7 +369,7 @@ class PresenceArray(EventArray):
         """Look the events up in the index."""
         found = self.target.reader().present(self.numbers(key[0]))
         if not self._per_panel:
-            return found.any(axis=1)[_scalar(key[0])]
+            return any_panel(found)[_scalar(key[0])]
         return found[:, _listed(key[1])][_scalar(key[0]), _scalar(key[1])]
 
 
@@ -428,17 +433,14 @@ class ItemArray(LazyArray):
 
     def read(self, key: Key) -> Array:
         """Read the events that hold the items that `key` picks."""
-        items = np.atleast_1d(np.arange(self.shape[0])[key[0]]) if not isinstance(key[0], slice) else None
-        first, last = (items.min(initial=self.shape[0]), items.max(initial=-1) + 1) if items is not None else (
-            _forward(key[0], self.shape[0])
-        )  # fmt: skip
-        if last <= first:
-            return np.zeros(0, self.dtype)[: 0 if _scalar(key[0]) != 0 else 1]
-        start, stop = np.searchsorted(self._ends, [first, last - 1], side="right")
+        items, rest = _bounds(key[0], self.shape[0])
+        if items.stop <= items.start:
+            return np.zeros(0, self.dtype)
+        start, stop = np.searchsorted(self._ends, [items.start, items.stop - 1], side="right")
         values = ragged_reader(self.target).read(self.target.choice.numbers[start : stop + 1])
         before = int(self._ends[start - 1]) if start else 0
-        picked = items - before if items is not None else np.arange(self.shape[0])[key[0]] - before
-        return values[picked][_scalar(key[0])]
+        values = values[items.start - before : items.stop - before]
+        return (values if rest is None else values[rest])[_scalar(key[0])]
 
 
 def ragged_reader(target: Target) -> RaggedReader:
@@ -480,7 +482,7 @@ def _listed(index: Any) -> Any:
 def _forward(index: slice, length: int) -> tuple[int, int]:
     """Return the smallest range [first, last) that holds what a slice picks."""
     picked = range(*index.indices(length))
-    return (min(picked[0], picked[-1]), max(picked[0], picked[-1]) + 1) if len(picked) else (0, 0)
+    return (min(picked[0], picked[-1]), max(picked[0], picked[-1]) + 1) if picked else (0, 0)
 
 
 def _bounds(index: Any, length: int) -> tuple[slice, Any]:

@@ -26,6 +26,7 @@ from psana_dask.files import RunFiles
 from psana_dask.index import INDEX_VERSION, Progress, file_mark, stream_index
 from psana_dask.model import EventTable, Problem, Service, StreamIndex
 from psana_dask.options import current
+from psana_dask.sources import POOL
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def _token(files: RunFiles) -> str:
 
 def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
     token = _token(files)
+    for path in files.paths:
+        POOL.forget(path)  # another file may have taken its place
     streams, problems = _indexes(files, live, progress)
     runs, experiment, number = _choose_runs(files, streams)
     events = _events(files, streams, runs, token if files.cache and not live else None)
@@ -184,7 +187,7 @@ def _begin_runs(index: StreamIndex) -> dict[int, tuple[str, int]]:
 
 
 def run_numbers(files: RunFiles) -> list[int]:
-    """Return the numbers of all runs in the files, sorted; those that the file names say if none is written."""
+    """Return the numbers of all runs in the files, sorted; what the file names say if none is written."""
     streams, _ = _indexes(files, live=False, progress=None)
     numbers = {n for s in streams for _, n in _begin_runs(s).values()}
     return sorted(numbers) or ([] if files.number is None else [files.number])
@@ -202,7 +205,7 @@ def _events(
     table = build_events(streams, rows, [s.parts[0] for s in streams])
     if files.only is not None:
         wanted = [k for k, s in enumerate(streams) if s.stream in files.only]
-        table = select_events(table, (table.rows[wanted] >= 0).any(axis=0))
+        table = select_events(table, np.logical_or.reduce(table.rows[wanted] >= 0, axis=0))
     if token is not None and len(table) > 1000:  # smaller ones are built faster than opened
         columns = table.arrays() | {"rows": table.rows.reshape(-1)}
         save_columns(path, columns, {"problems": [list(p) for p in table.problems]})

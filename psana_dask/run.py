@@ -23,7 +23,7 @@ from psana_dask.files import find_run, find_runs, is_data_set, parse_data_set
 from psana_dask.model import Problem
 from psana_dask.pipeline import Choice, catalog_of
 from psana_dask.recording import Recording, open_recording, run_numbers
-from psana_dask.selection import Condition, key_positions, positions
+from psana_dask.selection import Condition, is_mask, key_positions, positions
 from psana_dask.slow import DetectorConfig, Epics, detector_config, steps_of, steps_table
 from psana_dask.times import parse_keys, times
 
@@ -137,7 +137,7 @@ class Run:
     def search(self, text: str) -> list[str]:
         """Return detectors, fields and EPICS variables whose names or PVs contain `text`."""
         wanted = text.lower()
-        names = [n for n in self._view.entries]
+        names = list(self._view.entries)
         names += [f"{n}.{f}" for n, e in self._view.entries.items() for f in e.channels]
         names += [n for s in self.epics.series.values() for n in dict.fromkeys((s.name, s.pv))]
         return [n for n in names if wanted in n.lower()]
@@ -175,7 +175,7 @@ class Run:
         """Return boolean variables from event codes: ``{"laser_on": [90, -162]}``."""
         import xarray as xr
 
-        masks = {name: ("time", CodeCondition(tuple(codes)).mask(self._view)) for name, codes in rules.items()}
+        masks = {n: ("time", CodeCondition(tuple(codes)).mask(self._view)) for n, codes in rules.items()}
         return xr.Dataset(masks, {"time": self._view.time})
 
     @property
@@ -339,7 +339,7 @@ def _words(wanted: Any) -> str:
         return f"{wanted.start or ''}:{wanted.stop or ''}" + (f":{wanted.step}" if wanted.step else "")
     if isinstance(wanted, str | int | np.integer | np.datetime64 | Condition):
         return str(wanted)
-    if getattr(wanted, "dtype", None) == bool:
+    if is_mask(wanted):
         return f"mask {wanted.name}" if getattr(wanted, "name", None) else "mask"
     return f"{len(wanted)} keys" if hasattr(wanted, "__len__") else str(wanted)
 
@@ -353,7 +353,7 @@ def open_run(
     source: Source,
     run: int | None = None,
     *,
-    dir: str | os.PathLike[str] | None = None,  # noqa: A002
+    dir: str | os.PathLike[str] | None = None,
     streams: Iterable[int] | None = None,
     detectors: Iterable[str] | None = None,
     live: bool = False,
@@ -435,7 +435,7 @@ def open_runs(
     source: Source,
     runs: Iterable[int] | None = None,
     *,
-    dir: str | os.PathLike[str] | None = None,  # noqa: A002
+    dir: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> list[Run]:
     """Open every run of a source, or the given ones, ordered by number.
@@ -451,14 +451,15 @@ def open_runs(
     opened = []
     wanted = None if runs is None else set(runs)
     for files in find_runs(source, folder=dir):
-        for number in run_numbers(files) or [None]:
+        numbers: list[int | None] = [*run_numbers(files)] or [None]
+        for number in numbers:
             if wanted is None or number in wanted:
                 paths = list(files.paths)
                 opened.append(open_run(paths, number, **options))
     return opened
 
 
-def list_runs(experiment: Source, dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:  # noqa: A002
+def list_runs(experiment: Source, dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     """Return a table of the runs on disk: run, streams, files, size in bytes, time of the last change.
 
     Parameters

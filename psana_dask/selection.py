@@ -46,11 +46,16 @@ def positions(view: View, wanted: Any) -> Ints:
         return np.flatnonzero(wanted.mask(view))
     if isinstance(wanted, slice):
         return _slice_positions(view, wanted)
-    if getattr(wanted, "dtype", None) == bool:
+    if is_mask(wanted):
         return np.flatnonzero(_aligned_mask(view, wanted))
     if isinstance(wanted, list) and wanted and all(isinstance(w, bool | np.bool_) for w in wanted):
         return np.flatnonzero(_aligned_mask(view, np.array(wanted)))
     return key_positions(view, parse_keys(wanted))
+
+
+def is_mask(wanted: Any) -> bool:
+    """Tell whether `wanted` is a boolean array, labelled or not."""
+    return getattr(getattr(wanted, "dtype", None), "kind", "") == "b"
 
 
 def _aligned_mask(view: View, mask: Any) -> npt.NDArray[np.bool_]:
@@ -71,7 +76,8 @@ def _aligned_mask(view: View, mask: Any) -> npt.NDArray[np.bool_]:
         return out
     plain = np.asarray(mask)
     if plain.shape != (len(view.choice),):
-        raise ValueError(f"a mask of shape {plain.shape} for {len(view.choice)} events: one value per event is needed")
+        what = f"a mask of shape {plain.shape} for {len(view.choice)} events"
+        raise ValueError(f"{what}: one value per event is needed")
     return plain
 
 

@@ -163,7 +163,7 @@ class Epics:
     @property
     def moved(self) -> list[str]:
         """Names of the variables that changed during the run."""
-        return [n for n, s in self.series.items() if len(s.values) and bool(np.any(s.values[1:] != s.values[:-1]))]
+        return [n for n, s in self.series.items() if bool(np.any(s.values[1:] != s.values[:-1]))]
 
     def __repr__(self) -> str:
         lines = [f"<EPICS: {len(self)} variables, {len(self.moved)} moved>"]
@@ -171,6 +171,10 @@ class Epics:
             last = s.values[-1] if len(s.values) else "-"
             lines.append(f"  {name:32} {s.pv:32} {len(s.time):6} updates, last {last}")
         return "\n".join(lines)
+
+
+Update = tuple[int, int, FieldSpec, Any]
+"""Time in ns, stream position, field, value."""
 
 
 def _epics_series(recording: Recording) -> tuple[dict[str, Series], list[Problem]]:
@@ -183,7 +187,7 @@ def _epics_series(recording: Recording) -> tuple[dict[str, Series], list[Problem
 
 def _gather_epics(recording: Recording) -> tuple[dict[str, Series], list[Problem]]:
     pvs = _pv_names(recording)
-    updates: dict[str, list[tuple[int, int, FieldSpec, Any]]] = {}
+    updates: dict[str, list[Update]] = {}
     enums: dict[str, dict[int, str]] = {}
     for stream, time, names, values in slow_values(recording, "epics"):
         for spec in names.fields:
@@ -200,13 +204,16 @@ def _gather_epics(recording: Recording) -> tuple[dict[str, Series], list[Problem
             named = ", ".join(str(recording.streams[k].stream) for k in streams)
             what = f"EPICS {file_name} is in streams {named}: the newest value counts"
             problems.append(Problem(recording.streams[streams[0]].parts[0], -1, -1, what))
-        rows.sort(key=lambda row: row[:2])
         name = file_name.replace("/", "_")
-        time = np.array([row[0] for row in rows], np.int64).view("M8[ns]")
-        kind = rows[0][2].kind
-        values = _stacked([row[3] for row in rows], rows[0][2])
-        series[name] = Series(name, pvs.get(file_name, file_name), time, values, kind, enums.get(file_name, {}))
+        series[name] = _series(name, pvs.get(file_name, file_name), rows, enums.get(file_name, {}))
     return series, problems
+
+
+def _series(name: str, pv: str, rows: list[Update], enum: dict[int, str]) -> Series:
+    rows = sorted(rows, key=lambda row: row[:2])
+    time = np.array([row[0] for row in rows], np.int64).view("M8[ns]")
+    spec = rows[0][2]
+    return Series(name, pv, time, _stacked([row[3] for row in rows], spec), spec.kind, enum)
 
 
 def _stacked(values: list[Any], spec: FieldSpec) -> Array:
@@ -217,8 +224,8 @@ def _stacked(values: list[Any], spec: FieldSpec) -> Array:
         return np.array(values, spec.dtype)
     shape = tuple(np.max([np.shape(v) for v in values], axis=0))
     out = np.full((len(values), *shape), missing_value(spec.dtype), spec.dtype)
-    for k, value in enumerate(values):
-        out[(k, *(slice(n) for n in value.shape))] = value
+    for row, value in zip(out, values, strict=True):
+        row[tuple(slice(n) for n in value.shape)] = value
     return out
 
 
@@ -344,6 +351,7 @@ class EnumValue(int):
     names: dict[int, str]
 
     def __new__(cls, value: int, names: Mapping[int, str]) -> EnumValue:
+        """Make the value; a number that the dictionary lacks is its own name."""
         made = super().__new__(cls, value)
         made.names = dict(names)
         made.name = names.get(value, str(value))
@@ -463,7 +471,8 @@ class DetectorConfig:
         return [*super().__dir__(), *(n for c in first for n in c._values)]
 
     def __repr__(self) -> str:
-        return "\n".join(f"segment {k}: {c!r}" for k, c in sorted(self.segments.items())) or "<no configuration>"
+        lines = [f"segment {k}: {c!r}" for k, c in sorted(self.segments.items())]
+        return "\n".join(lines) or "<no configuration>"
 
 
 def detector_config(recording: Recording, alias: str, until: np.datetime64 | None = None) -> DetectorConfig:
@@ -477,7 +486,7 @@ def detector_config(recording: Recording, alias: str, until: np.datetime64 | Non
     until : datetime64, optional
         By default the end of the run: every update of BeginRun and BeginStep is in it.
     """
-    limit = np.iinfo(np.int64).max if until is None else int(np.datetime64(until, "ns").astype(np.int64))
+    limit = np.iinfo(np.int64).max if until is None else int(until.astype("M8[ns]").astype(np.int64))
     updates = [u for u in _config_updates(recording, alias) if u[0] <= limit]
     dictionaries: dict[str, dict[int, str]] = {}
     segments: dict[int, Config] = {}

@@ -129,7 +129,7 @@ def parse_time(text: str) -> np.datetime64:
     return time
 
 
-def times(key: Any, format: str = "xtc2") -> npt.NDArray[np.datetime64]:  # noqa: A002
+def times(key: Any, format: str = "xtc2") -> npt.NDArray[np.datetime64]:
     """Return the times that event keys say.
 
     Parameters
@@ -153,5 +153,6 @@ def times(key: Any, format: str = "xtc2") -> npt.NDArray[np.datetime64]:  # noqa
     if keys.are_words:
         epoch = {"xtc2": EPOCH_1990, "xtc": 0}[format]
         seconds = (values >> np.uint64(32)).astype(np.int64) + epoch
-        values = (seconds * _NANOSECOND_LIMIT + (values & np.uint64(0xFFFFFFFF)).astype(np.int64)).view("M8[ns]")
+        nanoseconds = (values & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        values = (seconds * _NANOSECOND_LIMIT + nanoseconds).view("M8[ns]")
     return values[0:1].reshape(()) if keys.single else values

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -237,7 +237,8 @@ class Scanner:
         """Return the columns of all that was scanned, as `model` names them."""
         merged = {k: np.concatenate([c[k] for c in self._chunks]) for k in _EMPTY}
         for column in ("first_block", "first_word"):
-            merged[column] = np.append(merged[column], len(merged["key" if column == "first_block" else "words"]))
+            total = len(merged["key" if column == "first_block" else "words"])
+            merged[column] = np.append(merged[column], total)
         return merged
 
     def add(self, chunk: dict[str, Array]) -> None:
@@ -406,7 +407,7 @@ class _Walk:
         if len(dgrams):
             self._seconds = int(dgrams["timestamp"][-1]) >> 32
             self._scanner.add(
-                {name: dgrams[name].copy() for name in ("timestamp", "offset", "size", "env", "damage", "first_block")}
+                {name: dgrams[name].copy() for name in _DGRAM_NAMES}
                 | {name: blocks[source].copy() for name, source in _BLOCK_NAMES}
                 | {
                     "service": dgrams["service"].astype(np.uint8),
@@ -430,6 +431,7 @@ class _Walk:
             self._scanner.problem(self._source, -1, f"{count - len(self._faults)} more faults like these")
 
 
+_DGRAM_NAMES = ("timestamp", "offset", "size", "env", "damage", "first_block")
 _BLOCK_NAMES = (("key", "key"), ("data", "data"), ("block_damage", "damage"), ("layout", "layout"))
 _EMPTY = (
     "timestamp", "time", "service", "part", "offset", "size", "env", "damage", "config", "first_block",

@@ -77,12 +77,9 @@ _WORDS = array("u4", writable=True)
 @njit(int64(_BYTES, int64))
 def u4(window: Bytes, i: int) -> int:
     """Return the 32-bit word at window[i]."""
-    return (
-        np.int64(window[i])
-        | np.int64(window[i + 1]) << 8
-        | np.int64(window[i + 2]) << 16
-        | np.int64(window[i + 3]) << 24
-    )
+    low = np.int64(window[i]) | np.int64(window[i + 1]) << 8
+    high = np.int64(window[i + 2]) | np.int64(window[i + 3]) << 8
+    return int(low | high << 16)
 
 
 @njit(int64(int32, _BYTES, _STATE, int64, int64))
@@ -290,7 +287,7 @@ def service_of(window: Bytes, at: int, old: int) -> int:
     contains = u4(window, at + size - 8) >> 16
     extent = u4(window, at + size - 4)
     valid = contains == 0 and extent >= 12 and service <= 12 and service != 11
-    return np.int64(service) if valid else -1
+    return int(service) if valid else -1
 
 
 @njit(
