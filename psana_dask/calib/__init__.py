@@ -1,1 +1,48 @@
-"""Calibration: constants with provenance, and the kernels that apply them."""
+"""Calibration: constants with provenance, and the kernels that apply them.
+
+Constants come from stores (`directory`, `webdb`, chained by `store`) as values that know where
+they came from (`constants`).  `apply` turns them into tables and raw words into calibrated
+values; `commonmode`, `gain` and `masks` are its parts, `detectors` the table of what differs
+between detectors, `darks` makes new constants from dark runs.  Nothing here reads runs or knows
+dask and xarray: arrays, text and HTTP only.  `docs/calibration.md` explains all of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psana_dask.calib.apply import Tables, prepare
+    from psana_dask.calib.commonmode import CommonMode
+    from psana_dask.calib.constants import Constants, RunRange
+    from psana_dask.calib.darks import DarkAccumulator, DarkResult
+    from psana_dask.calib.detectors import Detector, detector
+    from psana_dask.calib.directory import CalibDirectory
+    from psana_dask.calib.localstore import LocalStore
+    from psana_dask.calib.store import Chain, Lookup
+    from psana_dask.calib.webdb import WebStore
+
+_HOME = {
+    "Tables": "apply", "prepare": "apply", "CommonMode": "commonmode",
+    "Constants": "constants", "RunRange": "constants", "DarkAccumulator": "darks",
+    "DarkResult": "darks", "Detector": "detectors", "detector": "detectors",
+    "CalibDirectory": "directory", "LocalStore": "localstore", "Chain": "store", "Lookup": "store",
+    "WebStore": "webdb",
+}
+
+__all__ = [
+    "CalibDirectory", "Chain", "CommonMode", "Constants", "DarkAccumulator", "DarkResult", "Detector",
+    "LocalStore", "Lookup", "RunRange", "Tables", "WebStore", "detector", "prepare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,415 @@
+"""Raw words to calibrated values: ``prepare(constants) -> tables``, ``apply(raw, tables, out)``.
+
+`prepare` lays the constants out once, per pixel and gain range, as ``pedestal`` and ``factor``
+planes in which offset, gain and mask are already combined.  `apply` then writes
+
+    (value - pedestal[range]) [- common mode] * factor[range]
+
+into a buffer that the caller owns, for one event or a stack, on one thread, without the GIL
+and without allocating per event.  The steps are also separate calls (`subtract_pedestals`,
+`correct_common_mode`, `multiply_gain`) on the same kernels, so both ways give the same bits;
+`tests/calib/test_apply.py` checks that.
+
+Without a common mode, tiles of pixels go through all events of a stack before the next tile,
+so the constants stay in the cache; with one, the smallest units that can be corrected alone
+go through all three steps while they are in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from psana_dask.calib import gain
+from psana_dask.calib.commonmode import CommonMode, Correction, Plan, Work, plan
+from psana_dask.calib.constants import Constants
+from psana_dask.calib.detectors import GENERIC, Decoding, Detector
+from psana_dask.calib.masks import combined_mask
+from psana_dask.errors import ConstantsError, ConstantsNotFound
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Constants laid out for `apply`; a value that a worker needs once.
+
+    All arrays are C-contiguous with the pixels of an event on the last axis.
+    """
+
+    shape: tuple[int, ...]  # of an event: ([panel,] row, col)
+    decoding: Decoding
+    pedestal: Floats  # (plane, pixel), ADU; offset included
+    factor: Floats  # (plane, pixel); gain and mask included
+    use: NDArray[np.uint8]  # (pixel,): bit n, plane n may enter the common mode
+    bad: float  # factor of a word in no gain range: 0 or NaN
+    common_mode: Plan | Correction | None
+    ranges: NDArray[np.int8] | None = None  # (2, pixel): gain range of each plane, if it varies
+
+    @property
+    def unit(self) -> str:
+        """Return what must be read together: ``pixel``, ``panel`` or ``event``."""
+        if self.common_mode is None:
+            return "pixel"
+        panel = math.prod(self.shape[-2:])
+        by_panel = isinstance(self.common_mode, Plan) and panel % self.common_mode.unit == 0
+        return "panel" if by_panel else "event"
+
+    @property
+    def nbytes(self) -> int:
+        """Return the size of the tables in bytes."""
+        return self.pedestal.nbytes + self.factor.nbytes + self.use.nbytes
+
+    def region(
+        self,
+        panels: slice | Sequence[int] | None = None,
+        rows: slice | None = None,
+        cols: slice | None = None,
+    ) -> Tables:
+        """Return the tables of some panels, rows and columns.
+
+        Raises
+        ------
+        ValueError
+            The common mode needs more than the region holds (see `unit`).
+        """
+        cuts_panel = rows is not None or cols is not None
+        if (self.unit == "event" and (cuts_panel or panels is not None)) or (
+            self.unit == "panel" and cuts_panel
+        ):
+            raise ValueError(
+                f"the common mode of these tables needs a whole {self.unit}; calibrate that and cut "
+                "the region out of the result, or prepare tables without common mode"
+            )
+        chosen: tuple[Any, ...] = (slice(None), panels if panels is not None else slice(None),
+                  rows if rows is not None else slice(None), cols if cols is not None else slice(None))
+        if len(self.shape) == 2:
+            if panels is not None:
+                raise ValueError(f"an event of shape {self.shape} has no panels to choose from")
+            chosen = (chosen[0], *chosen[2:])
+        return self._cut(chosen)
+
+    def _cut(self, chosen: tuple[Any, ...]) -> Tables:
+        def part(planes: NDArray[Any]) -> NDArray[Any]:
+            return np.ascontiguousarray(planes.reshape(-1, *self.shape)[chosen])
+
+        pedestal = part(self.pedestal)
+        shape, planes = pedestal.shape[1:], len(pedestal)
+        common = self.common_mode
+        return replace(
+            self, shape=shape, pedestal=pedestal.reshape(planes, -1),
+            factor=part(self.factor).reshape(planes, -1), use=part(self.use[None]).reshape(-1),
+            ranges=None if self.ranges is None else part(self.ranges).reshape(2, -1),
+            common_mode=replace(common, shape=shape) if isinstance(common, Plan) else common,
+        )
+
+
+def _array(constants: Mapping[str, Any], kind: str) -> NDArray[Any] | None:
+    value = constants.get(kind)
+    if isinstance(value, Constants):
+        value = value.value
+    return None if value is None else np.asarray(value)
+
+
+def _planes(kind: str, value: NDArray[Any], planes: int, shape: tuple[int, ...]) -> Floats:
+    size = math.prod(shape)
+    if value.size == size:
+        return np.broadcast_to(value.reshape(1, size), (planes, size)).astype(np.float32)
+    if value.size != planes * size:
+        raise ConstantsError(
+            f"{kind} has shape {value.shape}; an event of shape {shape} with {planes} gain "
+            f"range(s) needs {planes} x {size} values"
+        )
+    return value.reshape(planes, size).astype(np.float32)
+
+
+def _event_shape(
+    pedestals: NDArray[Any], detector: Detector, shape: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    if shape is not None:
+        return tuple(shape)
+    return pedestals.shape[1:] if detector.multigain else pedestals.shape
+
+
+def _factors(
+    constants: Mapping[str, Any], detector: Detector, planes: int, shape: tuple[int, ...], xtc2: bool
+) -> Floats:
+    """Return what values are multiplied by, per plane: 0 where a dividing gain is 0."""
+    value = _array(constants, "pixel_gain")
+    if value is None:
+        keV = detector.keV_per_adu if xtc2 and detector.keV_per_adu else 1.0
+        return np.full((planes, math.prod(shape)), keV, np.float32)
+    factors = _planes("pixel_gain", value, planes, shape)
+    if detector.gain_meaning(xtc2) == "multiply":
+        return factors
+    ones = np.ones_like(factors)
+    return np.divide(ones, factors, out=np.zeros_like(factors), where=factors != 0)
+
+
+def _chosen(planes: Floats, ranges: NDArray[np.int8]) -> Floats:
+    """Pick, per pixel and switch state, the plane of its range; 0 where there is none."""
+    picked = np.take_along_axis(planes, np.maximum(ranges, 0).astype(np.intp), axis=0)
+    return np.ascontiguousarray(np.where(ranges < 0, np.float32(0), picked))
+
+
+def _steady(decoding: Decoding, planes: int, ranges: NDArray[np.int8] | None, steady: bool) -> NDArray[Any]:
+    """Return (plane, 1 or pixel) booleans: which planes may enter the common mode."""
+    if ranges is not None:
+        return np.isin(ranges, decoding.steady) if steady else ranges >= 0
+    wanted = decoding.steady if steady and decoding.ranges else range(planes)
+    return np.isin(np.arange(planes), list(wanted))[:, None]
+
+
+def _common_mode(
+    wanted: Any, constants: Mapping[str, Any], detector: Detector, shape: tuple[int, ...], xtc2: bool
+) -> Plan | Correction | None:
+    if callable(wanted):
+        return wanted
+    if isinstance(wanted, Plan):
+        return wanted
+    if isinstance(wanted, str):
+        if wanted != "default":
+            raise ValueError(f"common_mode is 'default', None, numbers or a function, not {wanted!r}")
+        stored = _array(constants, "common_mode")
+        ignored = xtc2 and detector.decoding.kind == "jungfrau"  # as psana2's default path does
+        wanted = detector.default_common_mode(xtc2) if stored is None or ignored else stored
+    return plan(wanted, shape, detector, xtc2=xtc2, rms=_array(constants, "pixel_rms"))
+
+
+def prepare(
+    constants: Mapping[str, Any],
+    detector: Detector = GENERIC,
+    *,
+    xtc2: bool = False,
+    shape: tuple[int, ...] | None = None,
+    common_mode: str | Sequence[float] | CommonMode | Plan | Correction | None = "default",
+    gain: bool = True,
+    gain_mask: ArrayLike | None = None,
+    mask: ArrayLike | bool | None = None,
+    ranges: NDArray[np.int8] | None = None,
+    fill: float = 0.0,
+) -> Tables:
+    """Lay constants out for `apply`.
+
+    Parameters
+    ----------
+    constants : mapping of kind to Constants or array
+        ``pedestals`` is needed; ``pixel_gain``, ``pixel_offset``, ``pixel_status``,
+        ``status_extra``, ``status_data``, ``pixel_mask``, ``common_mode``, ``pixel_rms`` are used
+        if present.  Multi-gain detectors have a leading axis of gain ranges.
+    detector : Detector
+        Row of the detector table.
+    xtc2 : bool
+        Conventions of LCLS-II: gain divides, its default common mode.
+    shape : tuple of int, optional
+        Shape of an event; else that of the pedestals.
+    common_mode : optional
+        ``"default"``: the ``common_mode`` constant, else the detector's default; None: off; numbers
+        as in the constant; or a function ``(values, used)`` that corrects one event in place.
+    gain : bool
+        Apply ``pixel_gain``.
+    gain_mask : array_like, optional
+        One more factor per pixel (CSPAD: 1, or 6.85 in low gain).
+    mask : array_like or bool, optional
+        1 good, 0 bad; None: from the status words and ``pixel_mask``; False: no mask.
+    ranges : ndarray of int8, shape (2, ...), optional
+        ePix10ka family: from `gain.allowed_ranges` of the run's configuration.
+    fill : float
+        What bad pixels get: 0 as in psana, or NaN.
+
+    Returns
+    -------
+    Tables
+
+    Raises
+    ------
+    ConstantsNotFound
+        No pedestals.
+    ConstantsError
+        A constant does not fit the event's shape.
+    """
+    pedestals = _array(constants, "pedestals")
+    if pedestals is None:
+        raise ConstantsNotFound(
+            f"no pedestals for {detector.name}: values would be raw counts; deploy pedestals, "
+            "or ask for policy='raw'"
+        )
+    if fill != 0 and not math.isnan(fill):
+        raise ValueError(f"bad pixels get 0 or NaN, not {fill}")
+    event = _event_shape(pedestals, detector, shape)
+    planes = max(1, len(detector.decoding.ranges))
+    if detector.multigain and len(detector.decoding.ranges) > 2 and ranges is None:
+        _needs_no_ranges(detector)
+    pedestal = _planes("pedestals", pedestals, planes, event)
+    offset = _array(constants, "pixel_offset")
+    if offset is not None:
+        pedestal = pedestal + _planes("pixel_offset", offset, planes, event)
+    whole = constants if gain else {k: v for k, v in constants.items() if k != "pixel_gain"}
+    factor = _factors(whole, detector, planes, event, xtc2)
+    if ranges is not None:
+        ranges = np.ascontiguousarray(ranges, np.int8).reshape(2, -1)
+        if ranges.shape[1] != math.prod(event):
+            raise ConstantsError(f"gain ranges of {ranges.shape[1]} pixels, an event has {event}")
+        pedestal, factor = _chosen(pedestal, ranges), _chosen(factor, ranges)
+    good = _good(mask, constants, event, detector)
+    if gain_mask is not None:
+        factor *= np.asarray(gain_mask, np.float32).reshape(-1)
+    factor = factor * good if fill == 0 else np.where(good != 0, factor, np.float32(fill))
+    common = _common_mode(common_mode, constants, detector, event, xtc2)
+    steady = isinstance(common, Plan) and common.steady_only
+    usable = _steady(detector.decoding, len(pedestal), ranges, steady) & (good != 0)
+    use = sum((usable[k].astype(np.uint8) << k for k in range(len(usable))), np.zeros(1, np.uint8))
+    return Tables(event, detector.decoding, np.ascontiguousarray(pedestal),
+                  np.ascontiguousarray(factor, np.float32), np.ascontiguousarray(use, np.uint8),
+                  float(fill), common, ranges)
+
+
+def _needs_no_ranges(detector: Detector) -> None:
+    if detector.decoding.kind == "switched":
+        raise ConstantsError(
+            f"{detector.name} has {len(detector.decoding.ranges)} gain ranges that its configuration "
+            "chooses from; give ranges=gain.allowed_ranges(gain.control_bits(config, trbit))"
+        )
+
+
+def _good(
+    mask: ArrayLike | bool | None, constants: Mapping[str, Any], shape: tuple[int, ...], detector: Detector
+) -> NDArray[np.uint8]:
+    if mask is False:
+        return np.ones(math.prod(shape), np.uint8)
+    if mask is None:
+        arrays = {kind: _array(constants, kind) for kind in constants}
+        return combined_mask(arrays, shape, detector).reshape(-1)
+    given = np.asarray(mask)
+    if given.size != math.prod(shape):
+        raise ConstantsError(f"mask has shape {given.shape}, an event has {shape}")
+    return (given.reshape(-1) != 0).astype(np.uint8)
+
+
+def _as_events(raw: NDArray[Any], tables: Tables) -> NDArray[Any]:
+    """View raw as (event, pixel)."""
+    if raw.shape[-len(tables.shape) :] != tables.shape or raw.ndim > len(tables.shape) + 1:
+        raise ConstantsError(
+            f"raw data of shape {raw.shape} do not fit constants for events of shape {tables.shape}"
+        )
+    return np.ascontiguousarray(raw).reshape(-1, math.prod(tables.shape))
+
+
+def _out_events(out: Floats, raw: NDArray[Any], tables: Tables) -> Floats:
+    if out.shape != raw.shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must be a C-contiguous float32 array of shape {raw.shape}, "
+            f"not {out.dtype} {out.shape}"
+        )
+    return out.reshape(-1, math.prod(tables.shape))
+
+
+def _decode(tables: Tables) -> tuple[int, int, int]:
+    row = tables.decoding
+    return gain.KIND_NUMBER[row.kind], row.data_bits, row.gain_bit
+
+
+def apply(raw: NDArray[Any], tables: Tables, out: Floats | None = None) -> Floats:
+    """Calibrate one event or a stack.
+
+    Parameters
+    ----------
+    raw : ndarray, shape ([time,] panel, row, col)
+        Raw words; any integer or float type for detectors with one gain range.
+    tables : Tables
+        From `prepare`.
+    out : ndarray of float32, shape of `raw`, optional
+        Written to; made here if not given.
+
+    Returns
+    -------
+    ndarray of float32
+        `out`.
+    """
+    if out is None:
+        out = np.empty(raw.shape, np.float32)
+    events, target = _as_events(raw, tables), _out_events(out, raw, tables)
+    common = tables.common_mode
+    if common is None:
+        gain.calibrate(*_decode(tables), np.float32(tables.bad), events, tables.pedestal,
+                       tables.factor, target)
+    else:
+        _apply_by_units(events, tables, target)
+    return out
+
+
+def _apply_by_units(events: NDArray[Any], tables: Tables, out: Floats) -> None:
+    kind, bits, gain_bit = _decode(tables)
+    pixels = events.shape[1]
+    common = tables.common_mode
+    chunk = common.chunk() if isinstance(common, Plan) else pixels
+    work = common.work(out.dtype) if isinstance(common, Plan) else ()
+    used = np.empty(chunk, np.uint8)
+    for lo in range(0, pixels, chunk):
+        hi = lo + chunk
+        for e in range(len(events)):
+            one, target = events[e : e + 1], out[e : e + 1]
+            gain.subtract(kind, bits, gain_bit, one, tables.pedestal, target, lo, hi)
+            gain.mark_used(kind, gain_bit, one[0], tables.use, used, lo)
+            _correct(common, target[0, lo:hi], used, tables, work)
+            gain.scale(kind, gain_bit, np.float32(tables.bad), one, tables.factor, target, lo, hi)
+
+
+def _correct(
+    common: Plan | Correction | None, values: Floats, used: NDArray[np.uint8], tables: Tables,
+    work: tuple[Work, ...],
+) -> None:
+    if isinstance(common, Plan):
+        common.correct(values, used, work)
+    elif common is not None:
+        common(values.reshape(tables.shape), used.reshape(tables.shape))
+
+
+def subtract_pedestals(raw: NDArray[Any], tables: Tables, out: Floats | None = None) -> Floats:
+    """Do the first step alone: value minus pedestal and offset of its gain range, ADU."""
+    if out is None:
+        out = np.empty(raw.shape, np.float32)
+    events, target = _as_events(raw, tables), _out_events(out, raw, tables)
+    gain.subtract(*_decode(tables), events, tables.pedestal, target, 0, events.shape[1])
+    return out
+
+
+def used_pixels(raw: NDArray[Any], tables: Tables) -> NDArray[np.uint8]:
+    """Return 1 where a pixel may enter the estimate of the common mode."""
+    events = _as_events(raw, tables)
+    used = np.empty(events.shape, np.uint8)
+    kind, _, gain_bit = _decode(tables)
+    for e in range(len(events)):
+        gain.mark_used(kind, gain_bit, events[e], tables.use, used[e], 0)
+    return used.reshape(raw.shape)
+
+
+def correct_common_mode(values: Floats, raw: NDArray[Any], tables: Tables) -> Floats:
+    """Do the second step alone, in place: subtract the common mode, if the tables have one."""
+    used = used_pixels(raw, tables)
+    common = tables.common_mode
+    size = math.prod(tables.shape)
+    work = common.work(values.dtype) if isinstance(common, Plan) else ()
+    for event, mark in zip(values.reshape(-1, size), used.reshape(-1, size), strict=True):
+        _correct(common, event, mark, tables, work)
+    return values
+
+
+def multiply_gain(values: Floats, raw: NDArray[Any], tables: Tables) -> Floats:
+    """Do the third step alone, in place: gain factor of each word's range, and mask."""
+    events = _as_events(raw, tables)
+    kind, _, gain_bit = _decode(tables)
+    target = _out_events(values, raw, tables)
+    gain.scale(kind, gain_bit, np.float32(tables.bad), events, tables.factor, target, 0, events.shape[1])
+    return values
+
+
+def gain_ranges(raw: NDArray[Any], tables: Tables) -> NDArray[np.int8]:
+    """Return the gain range of each word; -1 where it is in none."""
+    ranges = None if tables.ranges is None else tables.ranges.reshape(2, *tables.shape)
+    return gain.gain_range(raw, tables.decoding, ranges)

@@ -1,0 +1,351 @@
+"""Raw words to values: pedestal and gain of the range that each word is in (numba kernels).
+
+Every kernel works on ``raw[event, pixel]`` and ``out[event, pixel]`` between two pixel
+numbers and takes all planes of constants unconditionally: a blend of loaded values
+vectorises, a load inside a condition does not (10.8 against 3.1 copies at 5 % switched
+pixels, `shared/spec/kernels.md`).  `value`, `pedestal` and `factor` of one word are the
+same inlined functions in the fused and in the stepwise kernels, so both give the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from psana_dask.calib.detectors import Decoding
+
+PLAIN, JUNGFRAU, SWITCHED = 0, 1, 2
+KIND_NUMBER = {"plain": PLAIN, "jungfrau": JUNGFRAU, "switched": SWITCHED}
+
+TILE = 16384  # pixels taken through all events before moving on: the constants stay in L2
+PROBE = 512  # pixels that a single frame tests for switched gains at once
+
+Raw = NDArray[Any]
+Planes = NDArray[np.float32]
+
+
+@numba.njit(inline="always")
+def _of_code(word: int, first: float, second: float, third: float, bad: float) -> float:
+    """Blend by Jungfrau gain code: 0, 1, 3 are ranges, 2 is no range at all.
+
+    Written on two booleans, because LLVM does not vectorise the same choice on the code.
+    """
+    one = (word & 0x4000) != 0
+    two = (word & 0x8000) != 0
+    known = third if two else (second if one else first)
+    none = two & (not one)
+    return bad if none else known
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract_plain(raw: Raw, ped: Planes, out: Planes, lo: int, hi: int) -> None:
+    p0 = ped[0, lo:hi]
+    for e in range(raw.shape[0]):
+        word = raw[e, lo:hi]
+        line = out[e, lo:hi]
+        for p in range(hi - lo):
+            line[p] = np.float32(word[p]) - p0[p]
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract_jungfrau(raw: Raw, ped: Planes, out: Planes, lo: int, hi: int) -> None:
+    p0, p1, p2 = ped[0, lo:hi], ped[1, lo:hi], ped[2, lo:hi]
+    for e in range(raw.shape[0]):
+        word = raw[e, lo:hi]
+        line = out[e, lo:hi]
+        for p in range(hi - lo):
+            w = np.int32(word[p])
+            line[p] = np.float32(w & 0x3FFF) - _of_code(w, p0[p], p1[p], p2[p], np.float32(0))
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract_switched(
+    raw: Raw, ped: Planes, out: Planes, lo: int, hi: int, bits: int, gain_bit: int
+) -> None:
+    p0, p1 = ped[0, lo:hi], ped[1, lo:hi]
+    keep = np.int32(bits)
+    switch = np.int32(gain_bit)
+    for e in range(raw.shape[0]):
+        word = raw[e, lo:hi]
+        line = out[e, lo:hi]
+        for p in range(hi - lo):
+            w = np.int32(word[p])
+            line[p] = np.float32(w & keep) - (p1[p] if w & switch else p0[p])
+
+
+@numba.njit(cache=True, nogil=True)
+def subtract(
+    kind: int, bits: int, gain_bit: int, raw: Raw, ped: Planes, out: Planes, lo: int, hi: int
+) -> None:
+    """Write ``value - pedestal`` of pixels [lo, hi) of every event."""
+    if kind == PLAIN:
+        _subtract_plain(raw, ped, out, lo, hi)
+    elif kind == JUNGFRAU:
+        _subtract_jungfrau(raw, ped, out, lo, hi)
+    else:
+        _subtract_switched(raw, ped, out, lo, hi, bits, gain_bit)
+
+
+@numba.njit(cache=True, nogil=True)
+def scale(
+    kind: int, gain_bit: int, bad: float, raw: Raw, factor: Planes, out: Planes, lo: int, hi: int
+) -> None:
+    """Multiply pixels [lo, hi) of every event by the factor of their range, in place."""
+    none = np.float32(bad)
+    switch = np.int32(gain_bit)
+    for e in range(raw.shape[0]):
+        word = raw[e, lo:hi]
+        line = out[e, lo:hi]
+        if kind == PLAIN:
+            f0 = factor[0, lo:hi]
+            for p in range(hi - lo):
+                line[p] *= f0[p]
+        elif kind == JUNGFRAU:
+            f0, f1, f2 = factor[0, lo:hi], factor[1, lo:hi], factor[2, lo:hi]
+            for p in range(hi - lo):
+                line[p] *= _of_code(np.int32(word[p]), f0[p], f1[p], f2[p], none)
+        else:
+            f0, f1 = factor[0, lo:hi], factor[1, lo:hi]
+            for p in range(hi - lo):
+                line[p] *= f1[p] if np.int32(word[p]) & switch else f0[p]
+
+
+@numba.njit(cache=True, nogil=True)
+def mark_used(
+    kind: int, gain_bit: int, raw: Raw, use: NDArray[np.uint8], used: NDArray[np.uint8], lo: int
+) -> None:
+    """Write 1 where a pixel may enter the common mode: not masked, in a steady range.
+
+    `raw` is one event, `use` holds one bit per plane; `used` starts at pixel `lo`.
+    """
+    switch = np.int32(gain_bit)
+    part = raw[lo : lo + used.size]
+    bits = use[lo : lo + used.size]
+    for p in range(used.size):
+        w = np.int32(part[p])
+        if kind == PLAIN:
+            used[p] = bits[p] & 1
+        elif kind == JUNGFRAU:
+            c = w >> 14
+            plane = (bits[p] >> 1) & 1 if c == 1 else (bits[p] >> 2) & 1 if c == 3 else bits[p] & 1
+            used[p] = 0 if c == 2 else plane
+        else:
+            used[p] = (bits[p] >> 1) & 1 if w & switch else bits[p] & 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _calibrate_plain(raw: Raw, ped: Planes, factor: Planes, out: Planes, lo: int, hi: int) -> None:
+    p0 = ped[0, lo:hi]
+    f0 = factor[0, lo:hi]
+    for e in range(raw.shape[0]):
+        word = raw[e, lo:hi]
+        line = out[e, lo:hi]
+        for p in range(hi - lo):
+            line[p] = (np.float32(word[p]) - p0[p]) * f0[p]
+
+
+@numba.njit(cache=True, nogil=True)
+def _jungfrau_line(
+    word: Raw, p0: Planes, p1: Planes, p2: Planes, f0: Planes, f1: Planes, f2: Planes,
+    bad: float, line: Planes,
+) -> None:
+    for p in range(line.size):
+        w = np.int32(word[p])
+        a, b, c = p0[p], p1[p], p2[p]
+        x, y, z = f0[p], f1[p], f2[p]
+        one = (w & 0x4000) != 0
+        two = (w & 0x8000) != 0
+        ped = c if two else (b if one else a)
+        factor = z if two else (y if one else x)
+        none = two & (not one)
+        factor = bad if none else factor
+        ped = np.float32(0) if none else ped
+        line[p] = (np.float32(w & 0x3FFF) - ped) * factor
+
+
+@numba.njit(cache=True, nogil=True)
+def _calibrate_jungfrau(
+    raw: Raw, ped: Planes, factor: Planes, bad: float, out: Planes, lo: int, hi: int
+) -> None:
+    for e in range(raw.shape[0]):
+        _jungfrau_line(
+            raw[e, lo:hi], ped[0, lo:hi], ped[1, lo:hi], ped[2, lo:hi],
+            factor[0, lo:hi], factor[1, lo:hi], factor[2, lo:hi], np.float32(bad), out[e, lo:hi],
+        )
+
+
+@numba.njit(cache=True, nogil=True)
+def _switched_line(
+    word: Raw, p0: Planes, p1: Planes, f0: Planes, f1: Planes, keep: int, switch: int, line: Planes
+) -> None:
+    for p in range(line.size):
+        w = np.int32(word[p])
+        a, b, c, d = p0[p], p1[p], f0[p], f1[p]
+        second = (w & switch) != 0
+        v = np.float32(w & keep) - (b if second else a)
+        line[p] = v * (d if second else c)
+
+
+@numba.njit(cache=True, nogil=True)
+def _calibrate_switched(
+    raw: Raw, ped: Planes, factor: Planes, out: Planes, lo: int, hi: int, bits: int, gain_bit: int
+) -> None:
+    for e in range(raw.shape[0]):
+        _switched_line(
+            raw[e, lo:hi], ped[0, lo:hi], ped[1, lo:hi], factor[0, lo:hi], factor[1, lo:hi],
+            np.int32(bits), np.int32(gain_bit), out[e, lo:hi],
+        )
+
+
+@numba.njit(cache=True, nogil=True)
+def _all_in_first_range(raw: Raw, lo: int, hi: int, gain_bits: int) -> bool:
+    seen = np.int32(0)
+    part = raw[lo:hi]
+    for p in range(hi - lo):
+        seen |= np.int32(part[p])
+    return seen & gain_bits == 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _calibrate_frame(
+    kind: int, bits: int, gain_bit: int, bad: float,
+    raw: Raw, ped: Planes, factor: Planes, out: Planes,
+) -> None:
+    """One frame: read only the first plane of constants where no pixel has switched."""
+    gain_bits = np.int32(0xC000) if kind == JUNGFRAU else np.int32(gain_bit)
+    pixels = raw.shape[1]
+    for lo in range(0, pixels, PROBE):
+        hi = min(pixels, lo + PROBE)
+        if _all_in_first_range(raw[0], lo, hi, gain_bits | np.int32(~bits)):
+            _calibrate_plain(raw, ped, factor, out, lo, hi)
+        elif kind == JUNGFRAU:
+            _calibrate_jungfrau(raw, ped, factor, bad, out, lo, hi)
+        else:
+            _calibrate_switched(raw, ped, factor, out, lo, hi, bits, gain_bit)
+
+
+@numba.njit(cache=True, nogil=True)
+def calibrate(
+    kind: int, bits: int, gain_bit: int, bad: float,
+    raw: Raw, ped: Planes, factor: Planes, out: Planes,
+) -> None:
+    """Write ``(value - pedestal) * factor`` of all pixels of all events.
+
+    Parameters
+    ----------
+    kind : int
+        `KIND_NUMBER` of the decoding.
+    bits, gain_bit : int
+        Value bits and switch bit of the raw word.
+    bad : float
+        Factor of a word in no range (Jungfrau code 2): 0, or NaN.
+    raw : ndarray, shape (event, pixel)
+    ped, factor : ndarray of float32, shape (plane, pixel)
+    out : ndarray of float32, shape (event, pixel)
+    """
+    pixels = raw.shape[1]
+    if raw.shape[0] == 1 and kind != PLAIN:
+        _calibrate_frame(kind, bits, gain_bit, bad, raw, ped, factor, out)
+        return
+    for lo in range(0, pixels, TILE):
+        hi = min(pixels, lo + TILE)
+        if kind == PLAIN:
+            _calibrate_plain(raw, ped, factor, out, lo, hi)
+        elif kind == JUNGFRAU:
+            _calibrate_jungfrau(raw, ped, factor, bad, out, lo, hi)
+        else:
+            _calibrate_switched(raw, ped, factor, out, lo, hi, bits, gain_bit)
+
+
+def assemble_asics(asics: NDArray[Any]) -> NDArray[Any]:
+    """Return the panels of an ePix10ka from its ASICs, as the detector is mounted.
+
+    Parameters
+    ----------
+    asics : ndarray, shape (..., 4, 176, 192)
+        One array per ASIC.
+
+    Returns
+    -------
+    ndarray, shape (..., 352, 384)
+        Top: ASIC 2 and 1, both turned by 180 degrees; bottom: ASIC 3 and 0.
+    """
+    top = np.concatenate([asics[..., 2, ::-1, ::-1], asics[..., 1, ::-1, ::-1]], axis=-1)
+    bottom = np.concatenate([asics[..., 3, :, :], asics[..., 0, :, :]], axis=-1)
+    return np.concatenate([top, bottom], axis=-2)
+
+
+def control_bits(pixel_config: NDArray[np.uint8], trbit: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the gain control bits of each ePix10ka pixel from its configuration.
+
+    Parameters
+    ----------
+    pixel_config : ndarray of uint8, shape (panel, 4, 176, 192) or (panel, 352, 384)
+        The ASICs' pixel configuration, or the panel as the LCLS-1 record has it.
+    trbit : ndarray, shape (panel, 4)
+        Trigger-level bit of each ASIC.
+
+    Returns
+    -------
+    ndarray of uint8, shape (panel, 352, 384)
+        Bits 2 and 3 of the configuration, and 16 where `trbit` is set.
+    """
+    config = np.asarray(pixel_config)
+    panel = assemble_asics(config) if config.shape[-3:] == (4, 176, 192) else config
+    levels = np.asarray(trbit)[..., :, None, None] * np.ones((176, 192), np.uint8)
+    return ((panel & 12) | np.where(assemble_asics(levels) != 0, 16, 0)).astype(np.uint8)
+
+
+def allowed_ranges(cbits: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Return the gain ranges that each ePix10ka pixel can be in.
+
+    Parameters
+    ----------
+    cbits : ndarray of uint8, shape (panel, row, col)
+        From `control_bits`.
+
+    Returns
+    -------
+    ndarray of int8, shape (2, panel, row, col)
+        Range number (FH FM FL AHL-H AML-M AHL-L AML-L) with the word's switch bit clear and
+        set; -1: the configuration is of no range.
+    """
+    mode, high = cbits & 12, (cbits & 16) != 0
+    fixed = np.select([mode == 12, mode == 8], [np.where(high, 0, 1), np.full(mode.shape, 2)], -1)
+    auto = mode == 0
+    return np.stack([
+        np.where(auto, np.where(high, 3, 4), fixed),
+        np.where(auto, np.where(high, 5, 6), fixed),
+    ]).astype(np.int8)
+
+
+def gain_range(
+    raw: NDArray[Any], decoding: Decoding, ranges: NDArray[np.int8] | None = None
+) -> NDArray[np.int8]:
+    """Return the gain range of each raw word.
+
+    Parameters
+    ----------
+    raw : ndarray, shape (..., panel, row, col)
+        Raw words.
+    decoding : Decoding
+        From the detector's row.
+    ranges : ndarray of int8, shape (2, panel, row, col), optional
+        From `allowed_ranges`; without it the switch bit is the range.
+
+    Returns
+    -------
+    ndarray of int8, shape of `raw`
+        Index of the first axis of the constants; -1: in no range (psana says 0).
+    """
+    if decoding.kind == "plain":
+        return np.zeros(raw.shape, np.int8)
+    if decoding.kind == "jungfrau":
+        return np.array([0, 1, -1, 2], np.int8)[raw >> 14]
+    switched = (raw & decoding.gain_bit) != 0
+    if ranges is None:
+        return switched.astype(np.int8)
+    return np.where(switched, ranges[1], ranges[0])
