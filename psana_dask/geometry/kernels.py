@@ -23,7 +23,7 @@ LAST, MEAN, MAX = 0, 1, 2
 
 
 @numba.njit(cache=True, nogil=True)
-def assemble(  # noqa: PLR0917
+def assemble(
     panels: Any, out: Any, present: Any, fill: Any, whole: bool, tables: Any
 ) -> None:
     """Assemble each frame of `panels` (time, pixel) into `out` (time, bin).
@@ -74,7 +74,7 @@ def _copy_runs(frame: Any, image: Any, runs: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _scatter(  # noqa: PLR0917
+def _scatter(
     frame: Any, image: Any, visit: Any, first: int, rows: int, cols: int
 ) -> None:
     """Scatter one panel; `visit` holds bins in the order strip, block of rows, column, row."""
@@ -115,7 +115,7 @@ def _fill_bins(image: Any, visit: Any, fill: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _combine(  # noqa: PLR0917
+def _combine(
     frame: Any, image: Any, shared: Any, present: Any, size: int, fill: Any, rule: int, whole: bool
 ) -> None:
     """Apply the overlap rule to the bins that hold several pixels."""

@@ -140,7 +140,8 @@ def geometry_of(
 def best_segment(found: Sequence[Tile], convention: Convention = "psana2") -> str:
     """Return the name of the segment type whose ASICs match those of one panel best."""
     table = PSANA1 if convention == "psana1" else PSANA2
-    errors = {name: misfit(segment_type(name, convention), found) for name in table}
+    # rounded to nm: equal types come in the order of the table
+    errors = {name: round(misfit(segment_type(name, convention), found), 9) for name in table}
     name = min(errors, key=lambda key: errors[key])
     if np.isfinite(errors[name]):
         return name
@@ -255,3 +256,39 @@ def _part(name: str, index: int, turn: Array, origin: Array) -> Part:
         (float(a), float(b), float(c)) for a, b, c in (origin, design, tilt)
     )
     return Part("CAMERA", 0, name, index, place, rotation, deviation)
+
+
+def tiles_of_positions(positions: Array, segment: SegmentType) -> tuple[Tile, ...]:
+    """Fit the ASICs of a segment type to the positions of single pixels.
+
+    Parameters
+    ----------
+    positions : float array (panel, row, col, 3)
+        Laboratory frame, m.
+    segment : SegmentType
+        Says which rows and columns form an ASIC.
+
+    Returns
+    -------
+    tuple of Tile
+        Least squares over each ASIC's pixels but the outermost, which may be wide.
+    """
+    if positions.shape[1:] != (*segment.shape, 3):
+        raise GeometryError(f"positions have shape {positions.shape}, {segment.name} has {segment.shape}")
+    found = []
+    for panel, pixels in enumerate(positions):
+        for tile in local_tiles(segment, panel):
+            part = pixels[tile.rows[0] : tile.rows[1], tile.cols[0] : tile.cols[1]].astype(np.float64)
+            found.append(Tile(panel, tile.rows, tile.cols, *_grid(part)))
+    return tuple(found)
+
+
+def _grid(pixels: Array) -> tuple[Array, Array, Array]:
+    """Return first pixel, slow and fast step of the regular grid nearest to `pixels`."""
+    rim = 1 if min(pixels.shape[:2]) >= 8 else 0
+    inner = pixels[rim : pixels.shape[0] - rim, rim : pixels.shape[1] - rim]
+    rows, cols = (np.arange(count) - (count - 1) / 2 for count in inner.shape[:2])
+    middle = inner.mean(axis=(0, 1))
+    slow = np.tensordot(rows, inner.mean(axis=1) - middle, 1) / max(rows @ rows, 1e-30)
+    fast = np.tensordot(cols, inner.mean(axis=0) - middle, 1) / max(cols @ cols, 1e-30)
+    return middle + (rows[0] - rim) * slow + (cols[0] - rim) * fast, slow, fast

@@ -305,13 +305,18 @@ def _as_segment(
 def _candidates(
     parsed: CrystfelFile, corner: Corner, distance: float | None, convention: Convention
 ) -> list[str]:
-    """Return the segment types that fit the first panel, the best fit first."""
-    misfits = {}
+    """Return the segment types that fit the first panel: most ASICs first, then the best fit.
+
+    Any sensor of several ASICs looks like several sensors of one as well.
+    """
+    misfits: dict[str, tuple[int, float]] = {}
     for name in PSANA1 if convention == "psana1" else PSANA2:
         kind = segment_type(name, convention)
         found = [t for t in parsed.tiles(kind.shape, corner=corner, distance=distance) if t.panel == 0]
-        misfits[name] = misfit(kind, sorted(found, key=lambda t: (t.rows, t.cols)))
-    return sorted((name for name in misfits if np.isfinite(misfits[name])), key=lambda n: misfits[n])
+        error = misfit(kind, sorted(found, key=lambda t: (t.rows, t.cols)))
+        if np.isfinite(error):
+            misfits[name] = (-len(found), round(error, 9))
+    return sorted(misfits, key=lambda key: misfits[key])
 
 
 def _single(parsed: CrystfelFile, corner: Corner, distance: float | None) -> list[Tile]:
@@ -342,7 +347,7 @@ def _mark(
         inside[across & (y >= limits["min_y"]) & (y <= limits["max_y"])] = False
 
 
-def _header(  # noqa: PLR0917
+def _header(
     clen: float | str,
     data: str,
     mask: str | None,
@@ -404,7 +409,7 @@ def _bad_regions(
             yield f"bad{number}{name}/max_fs = {fs[1] - 1}"
 
 
-def _panel_lines(  # noqa: PLR0917
+def _panel_lines(
     tile: Tile, name: str, pixel_size: float, distance: float, stacked_rows: int, panel_axis: bool
 ) -> Iterator[str]:
     res = 1e6 / pixel_size
