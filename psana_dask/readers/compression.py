@@ -133,7 +133,7 @@ def fill_bitmap(data: Bytes, at: int, words: int, runs: int, near: Bytes) -> int
 
 
 @njit(int64(_READ, _WRITE))
-def decode_hist16(data: Bytes, out: Bytes) -> int:  # noqa: PLR0911
+def decode_hist16(data: Bytes, out: Bytes) -> int:
     """Decode 16-bit pixels into `out`; return 0, or 1 if the data are inconsistent."""
     flag = u4_at(data, 0)
     if flag == 0:
@@ -178,7 +178,7 @@ def bits_at(data: Bytes, start: int, first: int, width: int) -> int:
 
 
 @njit(int64(_READ, _WRITE))
-def decode_histn(data: Bytes, out: Bytes) -> int:  # noqa: PLR0911
+def decode_histn(data: Bytes, out: Bytes) -> int:
     """Decode 8- or 16-bit pixels into `out`; return 0, or 1 if the data are inconsistent."""
     flag, depth = u2_at(data, 0), u2_at(data, 2)
     if flag == 0:
@@ -246,7 +246,7 @@ def _encoded(pixels: npt.NDArray[Any], engine: int, runs: bool) -> bytes:
 
 
 def _hist16(values: npt.NDArray[np.int64], runs: bool) -> bytes:
-    base = int(np.median(values)) if values.size else 0
+    base = _base(values, 8)
     near = (values >= base) & (values < base + 256)
     body = b"".join(
         int(v - base).to_bytes(1, "little") if n else int(v).to_bytes(2, "little")
@@ -257,7 +257,7 @@ def _hist16(values: npt.NDArray[np.int64], runs: bool) -> bytes:
 
 def _histn(values: npt.NDArray[np.int64], far_bits: int, runs: bool) -> bytes:
     near_bits = far_bits // 2
-    base = int(np.median(values)) if values.size else 0
+    base = _base(values, near_bits)
     near = (values >= base) & (values < base + (1 << near_bits))
     stream, bit = 0, 0
     for value, is_near in zip(values.tolist(), near.tolist(), strict=True):
@@ -265,6 +265,12 @@ def _histn(values: npt.NDArray[np.int64], far_bits: int, runs: bool) -> bytes:
         bit += near_bits if is_near else far_bits
     body = stream.to_bytes(-(-bit // 32) * 4, "little")
     return struct.pack("<2H2I", far_bits, near_bits, base, len(body)) + body + _bitmap(near, runs)
+
+
+def _base(values: npt.NDArray[np.int64], near_bits: int) -> int:
+    """Return the lowest value that few bits reach: the range is laid around the median."""
+    middle = int(np.median(values)) if values.size else 0
+    return max(0, middle - (1 << near_bits >> 1))
 
 
 def _bitmap(near: npt.NDArray[np.bool_], runs: bool) -> bytes:

@@ -14,6 +14,7 @@ from psana_dask.readers.records import (
     REST,
     Bytes,
     Derived,
+    Field,
     Method,
     Place,
     Record,
@@ -120,6 +121,58 @@ def batches(
             what = f"{record.title} needs {dtype.itemsize} bytes, the payload is shorter"
             raise FormatError(what, offset=at)
         yield Batch(record, rows, gather(data, starts[rows], dtype), cfg)
+
+
+def ragged(
+    record: Record, name: str, data: Bytes, starts: Ints, stops: Ints
+) -> tuple[Ints, npt.NDArray[Any]]:
+    """Read one array whose length each payload's head says, as counts and all items in a row.
+
+    For arrays that lie at a fixed place, as the event codes of EvrData.
+
+    Parameters
+    ----------
+    record : Record
+    name : str
+        Of the array field.
+    data : ndarray of uint8
+    starts, stops : ndarray of int64, shape (n,)
+        Where each payload lies in `data`.
+
+    Returns
+    -------
+    counts : (n,) int64
+    items : (sum of counts,) array
+        Structured if the items are records.
+
+    Raises
+    ------
+    FormatError
+        If the field is no such array, or a payload is shorter than its head says.
+    """
+    from psana_dask.readers.xtc_scan import copy_runs
+
+    field = _array_field(record, name)
+    heads = Batch(record, np.arange(len(starts)), gather(data, starts, record.dtype))
+    counts = np.asarray(heads[str(field.shape[0])], np.int64)
+    first = starts + (field.offset or 0)
+    sizes = counts * field.dtype.itemsize
+    short = np.flatnonzero(first + sizes > stops)
+    if short.size:
+        what = f"{record.title}.{field.accessor} of {counts[short[0]]} items runs past the payload"
+        raise FormatError(what, offset=int(starts[short[0]]))
+    out = np.empty(int(sizes.sum()), np.uint8)
+    copy_runs(data, np.ascontiguousarray(first, np.int64), sizes, out)
+    return counts, out.view(field.dtype)
+
+
+def _array_field(record: Record, name: str) -> Field:
+    item = record.lookup.get(name)
+    if isinstance(item, tuple) and item[1] is None:
+        field = item[0]
+        if field.offset is not None and len(field.shape) == 1 and isinstance(field.shape[0], str):
+            return field
+    raise FormatError(f"{record.title}.{name} is no array at a fixed place with a length in the head")
 
 
 def gather(data: Bytes, starts: Ints, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

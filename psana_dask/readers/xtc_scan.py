@@ -119,7 +119,7 @@ def report(state: Ints, faults: Table, what: int, offset: int) -> None:
 
 
 @njit(void(_BYTES, int64, int64, int64, _STATE, _LEAVES))
-def add_leaf(  # noqa: PLR0917 - kernels take their tables one by one
+def add_leaf(
     window: Bytes, i: int, offset: int, depth: int, state: Ints, leaves: Table
 ) -> None:
     """Append the container whose header is at window[i]."""
@@ -145,7 +145,7 @@ def header_fault(extent: int, room: int, contains: int, log: int) -> int:
 
 
 @njit(int64(int32, _BYTES, _STATE, _LEAVES, _FAULTS, _STATE, int64, int64, int64))
-def walk(  # noqa: PLR0917
+def walk(
     descriptor: int, window: Bytes, state: Ints, leaves: Table, faults: Table, stops: Ints,
     start: int, stop: int, containers: int,
 ) -> int:  # fmt: skip
@@ -211,7 +211,7 @@ def is_likely(window: Bytes, i: int, seconds: int) -> int:
 
 
 @njit(int64(int32, _BYTES, _STATE, _DGRAMS, _LEAVES, _FAULTS, int64))
-def scan(  # noqa: PLR0917
+def scan(
     descriptor: int, window: Bytes, state: Ints, dgrams: Table, leaves: Table, faults: Table, containers: int
 ) -> int:
     """Add datagrams from ``state[NEXT]`` on; return a `Status`.
@@ -278,8 +278,9 @@ def resync(descriptor: int, window: Bytes, state: Ints, seconds: int) -> int:
         while links < 3 and position + 40 <= state[END]:
             i = fetch(descriptor, window, state, position, 40)
             if i < 0:
-                if links == 0 and descriptor < 0:
+                if descriptor < 0 and state[BASE] != state[NEXT]:
                     return UNREAD
+                links = 3 if links > 0 and descriptor < 0 else links  # as far as bytes in hand tell
                 break
             if not is_likely(window, i, int(seconds)):
                 break
@@ -292,6 +293,17 @@ def resync(descriptor: int, window: Bytes, state: Ints, seconds: int) -> int:
             return state[NEXT]
         if state[NEXT] + 40 >= state[END]:
             return -1
+
+
+@njit(void(array("u1"), array("i8"), array("i8"), array("u1", writable=True)))
+def copy_runs(data: Bytes, starts: Ints, sizes: Ints, out: Bytes) -> None:
+    """Copy ``sizes[i]`` bytes from each of `starts`, one behind the other."""
+    place = 0
+    for piece in range(starts.size):
+        start = starts[piece]
+        for i in range(sizes[piece]):
+            out[place + i] = data[start + i]
+        place += sizes[piece]
 
 
 @njit(void(array("u1"), array("i8"), array("u1", 2, writable=True)))

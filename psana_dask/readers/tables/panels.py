@@ -1,0 +1,182 @@
+"""Area detectors as stacks of panels: where the pixels of each panel lie in a payload.
+
+`panels_of` says it for every imager record, so a reader can take single panels and rows straight
+from the file; `panel_stack` gives the pixels of one payload as (panel, row, col).  The CSPAD has
+always 32 panels (8 sections of 4 quads), whatever regions of interest were read out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.errors import FormatError
+from psana_dask.readers.records import View
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Where the panels of one payload lie.
+
+    Parameters
+    ----------
+    starts : (panel,) int64
+        Byte of the first pixel from the start of the payload, -1 where a panel is absent.
+    shape : (int, int)
+        Rows and columns of a panel.
+    dtype : numpy.dtype
+    step : int
+        Bytes from one pixel to the next of the same panel; rows follow each other without gaps.
+    """
+
+    starts: Ints
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    step: int
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which panels are there."""
+        return self.starts >= 0
+
+
+def panels_of(view: View) -> Panels:
+    """Return where the panels of an area detector's payload lie.
+
+    Parameters
+    ----------
+    view : View
+        Of a frame, element or quad record.
+
+    Raises
+    ------
+    FormatError
+        If the record is no area detector's, or contradicts its configuration.
+    """
+    find = _FINDERS.get(view.record.title)
+    if find is None:
+        raise FormatError(f"{view.record.title} is no area detector's frame", offset=view.start)
+    return find(view)
+
+
+def is_imager(title: str) -> bool:
+    """Tell whether a record (by title) holds the frames of an area detector."""
+    return title in _FINDERS
+
+
+def panel_stack(view: View) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Return the pixels as (panel, row, col), and which panels are there; absent ones are 0."""
+    panels = panels_of(view)
+    out = np.zeros((len(panels.starts), *panels.shape), panels.dtype)
+    row = panels.step * panels.shape[1]
+    for target, start in zip(out, panels.starts.tolist(), strict=True):
+        if start >= 0:
+            at = view.start + start
+            target[:] = np.ndarray(panels.shape, panels.dtype, view.buffer, at, (row, panels.step))
+    return out, panels.present
+
+
+def pnccd_image(links: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the pnCCD as one image, as psana assembles it.
+
+    Parameters
+    ----------
+    links : (4, 512, 512) array
+        As the four links read it.
+
+    Returns
+    -------
+    (1024, 1024) array
+        Top: link 0 and link 3; bottom: link 1 and link 2, turned by 180 degrees.
+    """
+    top = np.concatenate([links[0], links[3]], axis=1)
+    bottom = np.concatenate([links[1][::-1, ::-1], links[2][::-1, ::-1]], axis=1)
+    return np.concatenate([top, bottom])
+
+
+def _stack(field: str) -> Callable[[View], Panels]:
+    """Return the finder of records whose `field` is (row, col) or (panel, row, col)."""
+
+    def find(view: View) -> Panels:
+        place = view.place(field)
+        dtype = np.dtype("<u2")
+        count = place.shape[0] if len(place.shape) == 3 else 1
+        rows, columns = place.shape[-2:]
+        starts = place.start - view.start + np.arange(count) * (rows * columns * dtype.itemsize)
+        return Panels(starts, (rows, columns), dtype, dtype.itemsize)
+
+    return find
+
+
+def _camera(view: View) -> Panels:
+    place = view.place("pixel_bytes")
+    rows, columns, depth = place.shape
+    if depth not in {1, 2, 4, 8}:
+        raise FormatError(f"a camera frame with {depth} bytes for a pixel", offset=view.start)
+    return Panels(np.array([place.start - view.start]), (rows, columns), np.dtype(f"<u{depth}"), depth)
+
+
+def _pim(view: View) -> Panels:
+    frame = view.frame
+    inner = _camera(frame)
+    return Panels(inner.starts + frame.start - view.start, inner.shape, inner.dtype, inner.step)
+
+
+def _cspad(view: View) -> Panels:
+    starts = np.full(32, -1, np.int64)
+    for quad in view.quads:
+        place = quad.place("data")
+        sections = [s for s in range(8) if quad.section_mask >> s & 1]
+        if len(sections) != place.shape[0]:
+            raise FormatError(f"quad {quad.quad} has {place.shape[0]} sections", offset=quad.start)
+        size = place.shape[1] * place.shape[2] * 2
+        first = place.start - view.start
+        starts[[8 * quad.quad + s for s in sections]] = first + np.arange(len(sections)) * size
+    return Panels(starts, (185, 388), np.dtype("<i2"), 2)
+
+
+def _cspad2x2(view: View) -> Panels:
+    first = view.place("data").start - view.start
+    return Panels(np.array([first, first + 2]), (185, 388), np.dtype("<i2"), 4)
+
+
+def _pnccd(view: View) -> Panels:
+    places = [link.place("words") for link in view.frame]
+    if any(place.shape != (512 * 512,) for place in places):
+        raise FormatError("pnCCD links are not of 512 x 512 pixels", offset=view.start)
+    starts = np.array([place.start - view.start for place in places], np.int64)
+    return Panels(starts, (512, 512), np.dtype("<u2"), 2)
+
+
+_FINDERS: dict[str, Callable[[View], Panels]] = {
+    "Camera.FrameV1": _camera,
+    "Bld.BldDataPimV1": _pim,
+    "CsPad.DataV1": _cspad,
+    "CsPad.DataV2": _cspad,
+    "CsPad2x2.ElementV1": _cspad2x2,
+    "PNCCD.FramesV1": _pnccd,
+    "Epix.ElementV1": _stack("frame"),
+    "Epix.ElementV2": _stack("frame"),
+    "Epix.ElementV3": _stack("frame"),
+    "Epix.ArrayV1": _stack("frame"),
+    "Jungfrau.ElementV1": _stack("frame"),
+    "Jungfrau.ElementV2": _stack("frame"),
+    "Uxi.FrameV1": _stack("frames"),
+    "Princeton.FrameV1": _stack("data"),
+    "Princeton.FrameV2": _stack("data"),
+    "Pimax.FrameV1": _stack("data"),
+    "Pixis.FrameV1": _stack("data"),
+    "Andor.FrameV1": _stack("data"),
+    "Andor3d.FrameV1": _stack("data"),
+    "Fli.FrameV1": _stack("data"),
+    "Zyla.FrameV1": _stack("data"),
+    "Vimba.FrameV1": _stack("data"),
+    "Timepix.DataV1": _stack("data"),
+    "Timepix.DataV2": _stack("data"),
+}
