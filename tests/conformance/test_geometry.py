@@ -6,6 +6,7 @@ and the value that is right is checked instead.
 
 import hashlib
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import pytest
 
 from psana_dask.geometry import tree
 from psana_dask.geometry.assembly import apply, prepare
+from psana_dask.geometry.convert.cheetah import stacked
+from psana_dask.geometry.convert.crystfel import parse_crystfel, read_crystfel, write_crystfel
 from psana_dask.geometry.text import read_text
+from psana_dask.geometry.tiles import tiles
 
 ROOT = Path(os.environ.get("PSANA_DASK_CONFORMANCE", Path(__file__).parents[2] / ".." / "shared" / "data"))
 FOLDER = ROOT / "geometry"
@@ -233,3 +237,87 @@ def test_psana2_overlap_modes_as_meant():
         expected = expected / counts if rule == "mean" else expected
         np.testing.assert_array_equal(image.ravel(), expected.astype(np.float32))
     assert tables.overlapping == 283468
+
+
+CRYSTFEL = sorted(p.stem for p in FOLDER.glob("crystfel/*.geom"))
+# psana's converter prints 6 decimals of unit vectors, corners and metres of z
+PRINTED = np.array([0.05, 0.05, 1.0])
+
+
+@pytest.mark.parametrize("name", CRYSTFEL)
+def test_psana_crystfel_files(name):
+    """psana's own CrystFEL files hold our pixels; it writes the first pixel's centre as its corner."""
+    geometry = source_of(name.removesuffix("_cframe0"))
+    parsed = parse_crystfel((FOLDER / "crystfel" / f"{name}.geom").read_text())
+    frame = "psana" if name.endswith("cframe0") else "lab"
+    # in JUNGFRAU:V2 psana's first pixel may be a wide one; the grid behind it is then half a pixel off
+    wide = geometry.segment.wide_centres
+    printed = PRINTED + (2.5 if name.startswith("pnccd_mtrxv2") else 0)  # source known to 1 um only
+    where = np.stack(tree.coordinates(geometry, frame=frame), axis=-1)
+    found = parsed.tiles(geometry.segment.shape, corner="centre")
+    assert len(found) == len(tiles(geometry))
+    for tile in found:
+        here = where[tile.panel, slice(*tile.rows), slice(*tile.cols)]
+        there = tile.positions() * 1e6
+        off = np.abs(there - here)[: 1 if wide else None, : 1 if wide else None]
+        assert (off.max(axis=(0, 1)) < printed).all()
+
+
+def source_of(name):
+    """The geometry that psana converted; for pnccd_mtrxv2 only psana's way back is stored."""
+    if name == "pnccd_mtrxv2":
+        return read_text((FOLDER / "crystfel" / "pnccd_mtrxv2_back.data").read_text())
+    source = {"jungfrau1m_V1": "jungfrau1m_V2"}.get(name, name)
+    geometry = read_text((FOLDER / "geo_files" / f"{source}.data").read_text())
+    if source == name:
+        return geometry
+    parts = (replace(p, name=p.name.replace("JUNGFRAU:V2", "JUNGFRAU:V1")) for p in geometry.parts)
+    return replace(geometry, parts=tuple(parts))
+
+
+# what psana's way back loses, um in x, y, z: whole um, 5 decimals of a degree, small-angle tilts
+BACK = {"cspad_quads": (1.9, 3.6, 3.1), "jungfrau4m_V2": (0.9, 1.9, 1.9)}
+
+
+@pytest.mark.parametrize("name", sorted(BACK))
+def test_psana_crystfel_way_back(name):
+    """The geometry text that psana makes from its CrystFEL file lies where the first one did."""
+    back = read_text((FOLDER / "crystfel" / f"{name}_back.data").read_text())
+    pairs = zip(tree.coordinates(back), tree.coordinates(source_of(name)), BACK[name], strict=True)
+    assert all(np.abs(there - here).max() < limit for there, here, limit in pairs)
+
+
+def test_our_crystfel_way_back_is_exact():
+    """For every geometry of the oracles, where psana's converter fails or loses micrometres."""
+    for path in sorted(FOLDER.glob("geo_files/*.data")):
+        geometry = read_text(path.read_text())
+        if geometry.segment.name.startswith("ARCHON"):
+            continue
+        back = read_crystfel(write_crystfel(geometry))
+        for axis in zip(*(tree.coordinates(g, wide_centres=False) for g in (back, geometry)), strict=True):
+            np.testing.assert_allclose(*axis, rtol=0, atol=1e-3)  # 1e-9 m in um
+
+
+def test_psgeom_crystfel_file():
+    """psgeom writes true corners and x to the other side; its 2-d vectors and one z per file lose z."""
+    oracle = np.load(FOLDER / "psgeom" / "cspad_ref_from_psana.npz")
+    parsed = parse_crystfel((FOLDER / "psgeom" / "cspad_refgeom_psgeom.geom").read_text())
+    where = np.empty((32, 185, 388, 3))
+    for tile in parsed.tiles((185, 388)):
+        where[tile.panel, slice(*tile.rows), slice(*tile.cols)] = tile.positions() * 1e6 * [-1, 1, 1]
+    ours, theirs = where.reshape(-1, 3)[oracle["idx"]], oracle["xyz_psgeom"]
+    # its vectors have length 1 in 2-d: the shortening by tilts is lost, 5e-6 of 42 mm
+    np.testing.assert_allclose(ours[:, :2], theirs[:, :2], rtol=0, atol=0.21)
+
+
+def test_cheetah_layout_of_psgeom():
+    """Where both oracles sample the same pixel, our layout leads from one to the other."""
+    cheetah = np.load(FOLDER / "psgeom" / "cspad_cheetah_samples.npz")
+    psgeom = np.load(FOLDER / "psgeom" / "cspad_ref_from_psana.npz")
+    layout = stacked(np.arange(32 * 185 * 388).reshape(32, 185, 388), "SENS2X1:V1")
+    assert layout.shape == tuple(cheetah["shape"])
+    _, here, there = np.intersect1d(layout.ravel()[cheetah["idx"]], psgeom["idx"], return_indices=True)
+    assert len(here) > 100
+    for axis, (name, unit) in enumerate({"x": -1e-6, "y": 1e-6, "z": 1.0}.items()):
+        expected = (psgeom["xyz_psgeom"][there, axis] * unit).astype(np.float32)
+        np.testing.assert_array_equal(cheetah[name][here], expected)
