@@ -31,11 +31,13 @@ def dask_array(lazy: LazyArray, chunks: Any = "auto") -> da.Array:
         Named after its contents: the same data give the same graph.
     """
     import dask.array as da
+    from dask.base import tokenize
 
+    explicit = lazy.chunks(chunks)
     return da.from_array(
         lazy,
-        chunks=lazy.chunks(chunks),
-        name=f"{lazy.name}-{lazy.token}",
+        chunks=explicit,
+        name=f"{lazy.name}-{tokenize(lazy.token, explicit)}",  # other chunks are another graph
         lock=False,
         meta=np.empty((0,) * lazy.ndim, lazy.dtype),
     )

@@ -191,7 +191,7 @@ class LazyArray(ABC):
     @property
     def token(self) -> str:
         """Hash of the values, for deterministic graphs."""
-        return f"{type(self).__name__}-{self.target.digest}"
+        return f"{type(self).__name__}-{self.target.digest}-{self.ndim}"
 
     @property
     def name(self) -> str:
