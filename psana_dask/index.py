@@ -55,7 +55,8 @@ def stream_index(
     path = cache_path(files)
     kept = _load(path) if cache else None
     if kept is not None and _unchanged(kept[1], files):
-        return replace(kept[0], parts=_paths(kept[1], files))
+        problems = _settled(*kept) if live else kept[0].problems
+        return replace(kept[0], parts=_paths(kept[1], files), problems=problems)
     index, marks = _build(files, kept, live, progress)
     if cache and not live:
         save_columns(path, index.columns, _about(index, marks))
@@ -105,7 +106,8 @@ def _build(
         if progress is not None:
             progress(parts[number], start, mark[0])
         witness = _witness(parts[number], start)
-        marks[number : number + 1] = [{"path": parts[number], "mark": mark, "next": start, "witness": witness}]
+        entry = {"path": parts[number], "mark": mark, "next": start, "witness": witness}
+        marks[number : number + 1] = [entry]
         number += 1
         if number == len(parts):
             parts += _continuation(scanner, files.stream, parts)
@@ -129,9 +131,14 @@ def _resumed(kept: tuple[StreamIndex, Marks], live: bool) -> tuple[Scanner, Mark
     index, marks = kept
     scanner = Scanner(index.configs, live=live)
     scanner.add(_plain(index.columns))
-    ends = {m["path"]: m["next"] for m in marks}
-    scanner.problems += [p for p in index.problems if p.offset < ends.get(p.file, -1)]
+    scanner.problems += _settled(index, marks)
     return scanner, list(marks)
+
+
+def _settled(index: StreamIndex, marks: Marks) -> tuple[Problem, ...]:
+    """Return the problems that stay when the last part grows: not those of its unfinished end."""
+    ends = {m["path"]: np.inf for m in marks} | {marks[-1]["path"]: marks[-1]["next"]}
+    return tuple(p for p in index.problems if p.offset < ends.get(p.file, -1))
 
 
 def _scan_part(scanner: Scanner, source: Source, part: int, start: int, listing: Listing) -> int:
