@@ -20,7 +20,7 @@ def mixed(*words: int | str) -> int:
     """Hash numbers and names to 64 bits (the finaliser of splitmix64, once for each word)."""
     state = 0
     for word in words:
-        number = zlib.crc32(word.encode()) if isinstance(word, str) else word
+        number = zlib.crc32(word.encode()) if isinstance(word, str) else int(word)  # numpy's overflow
         state = (state + number + 0x9E3779B97F4A7C15) & MASK
         state = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & MASK
         state = ((state ^ state >> 27) * 0x94D049BB133111EB) & MASK
