@@ -1,0 +1,133 @@
+"""Runs that many tests read: written once per session, in a cache folder of the session's own."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psana_dask import simulate
+from psana_dask.options import current
+from psana_dask.simulate import PV, Damage, Detector, Enum, Epics, Missing, RunSpec, Scan
+
+
+def _session_cache():
+    """Make an empty cache folder; only compiled kernels are shared with other sessions."""
+    kept = current().cache_folder() / "kernels"
+    folder = Path(tempfile.mkdtemp(prefix="psana_dask_tests_"))
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        (folder / "kernels").symlink_to(kept.resolve())
+    except OSError:
+        pass  # the kernels are compiled in this session, then
+    os.environ["PSANA_DASK_CACHE"] = str(folder)
+    return folder
+
+
+_CACHE = _session_cache()
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+VALVE = Enum("valveEnum", {"CLOSED": 0, "OPEN": 1})
+
+RICH = RunSpec(
+    experiment="tstx00117",
+    number=7,
+    events=40,
+    steps=4,
+    detectors=(
+        Detector(name="timing", kind="timing"),
+        Detector(name="gmd", kind="gmd"),
+        Detector(name="types", kind="alltypes"),
+        Detector(name="epix", kind="epix10ka", segments=(2, 3, 7), stream=(1, 2, 1), shape=(8, 12)),
+        Detector(name="jf", kind="jungfrau", segments=2, stream=2, shape=(2, 6, 10)),
+        Detector(name="tt", kind="timetool", stream=3, every=5, offset=2, shape=(6, 10)),
+        Detector(name="hsd", kind="hsd", segments=2, stream=3),
+        Detector(name="wave", kind="waveform", stream=3, shape=(50,)),
+    ),
+    epics=(
+        Epics(
+            pvs=(
+                PV("temperature", lambda m: 295 + m.event, address="TST:TEMP"),
+                PV("valve", lambda m: m.event % 2, "enum", VALVE, "TST:VALVE"),
+                PV("note", lambda m: f"update {m.event}", "str", address="TST:NOTE"),
+            )
+        ),
+    ),
+    slow_every=7,
+    slow_offset=3,
+    scan=Scan(motors={"delay": np.array([-1.0, 0.0, 1.0, 2.0])}),
+    missing=(
+        Missing(events=(3, 4), stream=1),
+        Missing(events=(6,), detector="epix"),
+        Missing(events=(8, 9), detector="epix", segment=7),
+    ),
+    damage=(Damage(events=(5,), detector="epix"), Damage(events=(9,), detector="jf", segment=1, word=0x11)),
+    cuts={1: (10, 25), 2: (11,)},
+)
+
+
+@pytest.fixture(scope="session")
+def rich(tmp_path_factory):
+    """Truth of a run with everything: segments, parts, mixed rates, gaps, damage, slow data."""
+    return simulate.write(RICH, tmp_path_factory.mktemp("rich"))
+
+
+@pytest.fixture(scope="session")
+def rich_run(rich):
+    import psana_dask
+
+    return psana_dask.open(rich.folder)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """Truth of a run of 100 events with two panels of 8 x 12 in every event, and one scalar."""
+    detectors = (
+        Detector(name="cam", kind="camera", segments=2, shape=(8, 12)),
+        Detector(name="gmd", kind="gmd", stream=1),
+    )
+    return simulate.write(RunSpec(events=100, detectors=detectors), tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="session")
+def plain_run(plain):
+    import psana_dask
+
+    return psana_dask.open(plain.folder)
+
+
+@pytest.fixture(scope="session")
+def expected():
+    """Return the values of a field in time order, as the package arranges them.
+
+    (event[, panel], ...): missing pieces are NaN, 0 or ''; one segment has no panel dimension.
+    """
+    return _expected
+
+
+def _expected(truth, detector, field, *, damaged=False):
+    segments = truth.segments(detector)
+    present = truth.present(detector, damaged=damaged)
+    example = truth.value(detector, field, int(np.argmax(present[:, 0])), segments[0])
+    pieces = []
+    for event in truth.order:
+        for k, segment in enumerate(segments):
+            there = present[event, k]
+            pieces.append(truth.value(detector, field, event, segment) if there else _nothing(example))
+    stacked = np.array(pieces).reshape(len(truth.order), len(segments), *np.shape(example))
+    if stacked.ndim == 5:  # several panels per segment
+        stacked = stacked.reshape(len(truth.order), -1, *stacked.shape[3:])
+    return stacked if stacked.shape[1] > 1 else stacked[:, 0]
+
+
+def _nothing(example):
+    if isinstance(example, str):
+        return ""
+    dtype = np.asarray(example).dtype
+    return np.full(np.shape(example), np.nan if dtype.kind == "f" else 0, dtype)
