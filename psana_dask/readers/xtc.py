@@ -261,13 +261,16 @@ class _Walk:
 
     def _report_faults(self) -> None:
         count = int(self._state[self._kernel.FAULTS])
+        dgrams = self._dgrams[: self._state[self._kernel.DGRAMS]]
         for row in self._faults[: min(count, len(self._faults))]:
-            self._problem(int(row["offset"]), FAULT_TEXT[row["what"]])
+            same = dgrams["timestamp"][dgrams["offset"] == row["dgram"]]
+            event = int(same[0]) if len(same) else -1
+            self._problem(int(row["offset"]), FAULT_TEXT[row["what"]], event)
         if count > len(self._faults):
             self._problem(-1, f"{count - len(self._faults)} more faults like these")
 
-    def _problem(self, offset: int, what: str) -> None:
-        self._problems.append(Problem(self._source.name, offset, -1, what))
+    def _problem(self, offset: int, what: str, event: int = -1) -> None:
+        self._problems.append(Problem(self._source.name, offset, event, what))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from psana_dask.errors import FormatError
 from psana_dask.readers import xtc
 from psana_dask.readers.compression import decompress
 from psana_dask.readers.record_blocks import Batch, batches
@@ -303,3 +304,84 @@ def same_cell(cell, value):
     if isinstance(value, np.ndarray):
         return same(np.ascontiguousarray(cell), np.ascontiguousarray(value))
     return bool(cell == value or (cell != cell and value != value))
+
+
+def test_flipped_bits_of_any_payload_give_values_or_a_format_error(tally):
+    rng = np.random.default_rng(20)
+    outcome = Counter()
+    for (record, cfg), views in tally.payloads.items():
+        for payload in list(views)[:3]:
+            for _ in range(30):
+                data = np.frombuffer(payload[:4096], np.uint8).copy()
+                bits = rng.integers(0, 8 * max(1, len(data)), 3)
+                data[bits // 8] ^= (1 << (bits % 8)).astype(np.uint8)
+                outcome[decodes(record, data, cfg)] += 1
+                outcome[decodes(record, np.frombuffer(payload, np.uint8), flipped(cfg, rng))] += 1
+    print(f"\n{dict(outcome)}")
+    assert outcome["values"] > 1000
+    assert outcome["error"] > 1000
+
+
+def flipped(cfg, rng):
+    """The configuration with a few bits changed."""
+    if cfg is None:
+        return None
+    data = np.array(cfg.buffer[cfg.start : cfg.stop])
+    head = min(len(data), 200)
+    data[rng.integers(0, head, 2)] ^= (1 << rng.integers(0, 8, 2)).astype(np.uint8)
+    return cfg.record.view(data)
+
+
+def decodes(record, data, cfg):
+    try:
+        with np.errstate(all="ignore"):
+            record.view(data, cfg=cfg).values()
+    except FormatError:
+        return "error"
+    return "values"
+
+
+def test_corrupt_runs_lose_only_what_is_corrupt():
+    expected = {  # datagrams delivered; bytes where something is wrong
+        "e999-r0003-s00-c00.xtc": (13, [133792]),
+        "e999-r0004-s00-c00.xtc": (18, [64212, 92096, 119800]),
+        "e999-r0006-s00-c00.xtc": (3, [4908]),
+    }
+    for name, (count, places) in expected.items():
+        block = xtc.scan(FileSource(str(DATA / name)))
+        assert (len(block.dgrams), [p.offset for p in block.problems]) == (count, places)
+        assert all(p.file.endswith(name) for p in block.problems)
+    last = xtc.scan(FileSource(str(DATA / "e999-r0006-s00-c00.xtc"))).dgrams[-1]
+    assert (last["offset"], last["service"]) == (4948, TransitionId.END_RUN)
+
+
+def test_tables_agree_with_the_description_of_the_types():
+    """Also for the records that no file holds: sizes, places and dimensions of every field."""
+    path = DATA.parents[1] / "spec" / "xtc1-types.json"
+    if not path.exists():
+        pytest.skip(f"no type description at {path}")
+    classes = json.loads(path.read_text())["classes"]
+    fields = 0
+    for record in set().union(*(nested_in(record_for(*key)) for key in RECORDS)):
+        if record.title.startswith("Pds."):
+            continue
+        theirs = classes[record.title]
+        assert record.size == theirs.get("size"), record
+        ours = {f.offset: f for f in record.fields if f.offset is not None}
+        for field in theirs["fields"]:
+            if "off" in field:
+                assert_same_field(record, ours[field["off"]], field)
+                fields += 1
+    print(f"\n{fields} fields")
+
+
+def assert_same_field(record, ours, theirs):
+    kind = theirs["type"]
+    if isinstance(ours.type, str) and kind != "TypeId":
+        assert TYPES.get(ours.type, "char") == kind, (record, ours)
+    elif kind.startswith("class:"):
+        assert ours.type.title == kind.removeprefix("class:"), (record, ours)
+    fixed = [n for n in theirs.get("shape", []) if isinstance(n, int)]
+    if record.title != "Camera.FrameV1":
+        assert [n for n in ours.shape if isinstance(n, int)] == fixed, (record, ours)
+        assert len(ours.shape) == len(theirs.get("shape", [])), (record, ours)

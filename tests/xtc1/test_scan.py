@@ -178,7 +178,7 @@ def test_bad_extents_of_a_leaf_are_reported(extent):
     data = bytearray(event(0) + event(1))
     data[60 + 16 : 60 + 20] = extent.to_bytes(4, "little")
     block = scan(bytes(data))
-    assert [p.offset for p in block.problems] == [60]
+    assert [(p.offset, p.event) for p in block.problems] == [(60, 1000 << 32)]
     assert (block.leaves_of(0)["contains"] & 0xFFFF).tolist() == [15]  # the other node's
     assert len(block.leaves_of(1)) == 2
 

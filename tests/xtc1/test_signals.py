@@ -139,6 +139,9 @@ def test_generic_channels():
     assert (first.tolist(), second.tolist()) == ([0, 1, 2], [1.5, 2.5])
     assert view.data_u16(0).tolist() == [0, 1, 2]
     assert view.data_u8(0).size == 0
+    short = make((100, 0), {"sample_bytes": np.zeros(20, np.uint8)}, cfg)
+    with pytest.raises(FormatError, match="channel 1 needs 22 bytes of samples, there are 20"):
+        generic_channels(short)
     assert [t.tolist() for t in generic_times(cfg)] == [[0.0, 1e-9, 2e-9], [-0.5, 0.0]]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask.errors import FormatError
 from psana_dask.readers.records import View
 from psana_dask.readers.tables.waveforms import SAMPLE_TYPES, samples
 
@@ -88,6 +89,9 @@ def imp_waveforms(view: View) -> npt.NDArray[np.uint16]:
 def generic_channels(view: View) -> list[Array]:
     """Return the channels of a Generic1D record, each in the type that it is stored in."""
     kinds = [] if view.cfg is None else view.cfg.sample_type.tolist()
+    unknown = set(kinds) - set(SAMPLE_TYPES)
+    if unknown:
+        raise FormatError(f"Generic1D sample types {sorted(unknown)} are unknown", offset=view.start)
     return [samples(view, i, SAMPLE_TYPES[kind]) for i, kind in enumerate(kinds)]
 
 

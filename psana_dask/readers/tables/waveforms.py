@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from psana_dask.errors import FormatError
 from psana_dask.readers.records import REST, Array, Bits, Derived, Field, Hidden, Method, Record, cast
 from psana_dask.readers.tables import choices as named
 
@@ -21,11 +22,13 @@ def _points_left(r: Any) -> Any:
 
 def samples(r: Any, channel: int, dtype: str) -> Any:
     """Return one channel of a Generic1D record; empty if its samples are of another type."""
-    if SAMPLE_TYPES[int(r.cfg.sample_type[channel])] != dtype:
+    if SAMPLE_TYPES.get(int(r.cfg.sample_type[channel])) != dtype:
         return np.empty(0, dtype)
     start = r.cfg.data_offset(channel)
-    size = int(r.cfg.length[channel]) * np.dtype(dtype).itemsize
-    return r.sample_bytes[start : start + size].view("<" + dtype)
+    stop = start + int(r.cfg.length[channel]) * np.dtype(dtype).itemsize
+    if stop > len(r.sample_bytes):
+        raise FormatError(f"channel {channel} needs {stop} bytes of samples, there are {len(r.sample_bytes)}")
+    return r.sample_bytes[start:stop].view("<" + dtype)
 
 
 SAMPLE_TYPES = {0: "u1", 1: "u2", 2: "u4", 3: "f4", 4: "f8"}
