@@ -171,7 +171,7 @@ def _in_stream_order(order: MergeOrder) -> MergeOrder:
 
 
 @njit(int64(_IN, _IN, _IN, _IN, int64, int64))
-def _comes_before(  # noqa: PLR0917 - kernels take their columns one by one
+def _comes_before(
     service: Ints, clock: Ints, fiducial: Ints, block: Ints, a: int, b: int
 ) -> int:
     """Tell whether datagram a is merged before b; equal ones are not."""
@@ -190,7 +190,7 @@ def _comes_before(  # noqa: PLR0917 - kernels take their columns one by one
 
 
 @njit(int64(_IN, _IN, _IN, int64, int64, int64))
-def _belongs(  # noqa: PLR0917
+def _belongs(
     service: Ints, clock: Ints, fiducial: Ints, a: int, b: int, recorders: int
 ) -> int:
     """Tell whether datagram b joins the group that a began; `recorders`: one of the two is a recorder's."""
@@ -201,7 +201,7 @@ def _belongs(  # noqa: PLR0917
 
 
 @njit(int64(_IN, _IN, _IN, _IN, _IN, _IN, _OUT, _OUT, _OUT))
-def _merge(  # noqa: PLR0917
+def _merge(
     service: Ints, clock: Ints, fiducial: Ints, block: Ints, bounds: Ints, recorder: Ints,
     first: Ints, stream: Ints, place: Ints,
 ) -> int:  # fmt: skip
