@@ -17,6 +17,7 @@ from psana_dask.geometry import tree
 from psana_dask.geometry.assembly import apply, prepare
 from psana_dask.geometry.convert.cheetah import stacked
 from psana_dask.geometry.convert.crystfel import parse_crystfel, read_crystfel, write_crystfel
+from psana_dask.geometry.defaults import default_geometry
 from psana_dask.geometry.text import read_text
 from psana_dask.geometry.tiles import tiles
 
@@ -321,3 +322,47 @@ def test_cheetah_layout_of_psgeom():
     for axis, (name, unit) in enumerate({"x": -1e-6, "y": 1e-6, "z": 1.0}.items()):
         expected = (psgeom["xyz_psgeom"][there, axis] * unit).astype(np.float32)
         np.testing.assert_array_equal(cheetah[name][here], expected)
+
+
+# oracle -> our default; psana1 uses its Jungfrau 4M for every Jungfrau
+DEFAULTS = {
+    "p1/def_cspad2x2": ("cspad2x2", 2),
+    "p1/def_epix100a": ("epix100a", 1),
+    "p1/def_epix10ka": ("epix10ka", 1),
+    "p1/def_epix10ka2m": ("epix10ka", 16),
+    "p1/def_jungfrau05m": ("jungfrau", 1),
+    "p1/def_jungfrau1m": ("jungfrau", 2),
+    "p1/def_jungfrau4m": ("jungfrau", 8),
+    "p1/def_pnccd": ("pnccd", 4),
+    "p2/def_pnccd": ("pnccd", 4),
+    "p2/def_archon": ("archon", 1),
+    "p2/def_axis": ("axis", 1),
+    "p2/def_cspad2x2": ("cspad2x2", 2),
+    "p2/def_epix100a": ("epix100", 1),
+    "p2/def_epixhr1x4-01": ("epixhr1x4", 1),
+    "p2/def_epixhr1x4-20": ("epixhremu", 20),
+    "p2/def_epixhremu": ("epixhremu", 1),
+    "p2/def_epixm320": ("epixm320", 4),
+    "p2/def_epixuhr": ("epixuhr", 4),
+    "p2/def_epixuhr3x2-01": ("epixuhr3x2", 1),
+    "p2/def_epixuhr3x2-02": ("epixuhr3x2", 2),
+    "p2/def_jungfrau05M": ("jungfrau", 1),
+    "p2/def_jungfrau1M": ("jungfrau", 2),
+    "p2/def_jungfrau4M": ("jungfrau", 8),
+}
+
+
+def test_every_default_oracle_has_a_default_of_ours():
+    assert {case for case in CASES if "/def_" in case} == set(DEFAULTS)
+
+
+@pytest.mark.parametrize("case", sorted(DEFAULTS))
+def test_default_geometry(case):
+    oracle, _, shape = load(case)
+    name, panels = DEFAULTS[case]
+    convention = "psana1" if case.startswith("p1") else "psana2"
+    geometry = default_geometry(name, panels=panels, shape=shape[-2:], convention=convention)
+    assert geometry.segment.name == str(oracle["seg_name"])
+    for axis, values in zip("xyz", tree.coordinates(geometry), strict=True):
+        flat = in_psana_order(values, shape)
+        np.testing.assert_allclose(flat[oracle["idx"]], oracle[axis], rtol=0, atol=ROUNDING)
