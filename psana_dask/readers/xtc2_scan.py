@@ -66,6 +66,9 @@ LAYOUT_ROW = np.dtype([("first_word", "<i8"), ("key", "<u4"), ("unused", "<u4")]
 FAULT_ROW = np.dtype([("offset", "<i8"), ("dgram", "<i8"), ("what", "<i8")])
 # fmt: on
 
+_1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
+_8, _16, _24 = np.uint32(8), np.uint32(16), np.uint32(24)
+
 _BYTES = array("u1", writable=True)
 _STATE = array("i8", writable=True)
 _INTS = array("i8")
@@ -74,15 +77,16 @@ _TABLES = tuple(array(row, writable=True) for row in (DGRAM_ROW, BLOCK_ROW, LAYO
 _WORDS = array("u4", writable=True)
 
 
-@njit(int64(_BYTES, int64))
+@njit(int64(_BYTES, int64), counted=False, inline="always")
 def u4(window: Bytes, i: int) -> int:
     """Return the 32-bit word at window[i]."""
-    low = np.int64(window[i]) | np.int64(window[i + 1]) << 8
-    high = np.int64(window[i + 2]) | np.int64(window[i + 3]) << 8
-    return int(low | high << 16)
+    k = np.uint64(i)  # an unsigned index cannot count from the end: four bytes become one load
+    low = np.uint32(window[k]) | np.uint32(window[k + _1]) << _8
+    high = np.uint32(window[k + _2]) << _16 | np.uint32(window[k + _3]) << _24
+    return np.int64(low | high)
 
 
-@njit(int64(int32, _BYTES, _STATE, int64, int64))
+@njit(int64(int32, _BYTES, _STATE, int64, int64), counted=False, inline="always")
 def fetch(descriptor: int, window: Bytes, state: Ints, offset: int, size: int) -> int:
     """Return where byte `offset` is in the window, reading on if it must; -1 if it cannot."""
     base, length = state[BASE], state[LENGTH]
@@ -97,7 +101,7 @@ def fetch(descriptor: int, window: Bytes, state: Ints, offset: int, size: int) -
     return 0 if size <= state[LENGTH] else -1
 
 
-@njit(int64(_KEYS, int64))
+@njit(int64(_KEYS, int64), counted=False, inline="always")
 def find_key(keys: Table, key: int) -> int:
     """Return the row of `key` in the sorted `keys`, or -1."""
     low, high = 0, keys.size
@@ -110,7 +114,7 @@ def find_key(keys: Table, key: int) -> int:
     return low if low < keys.size and keys[low] == key else -1
 
 
-@njit(void(_STATE, _TABLES[3], int64, int64))
+@njit(void(_STATE, _TABLES[3], int64, int64), counted=False)
 def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     """Note a fault of the datagram in hand; beyond the table's room they are only counted."""
     n = state[FAULTS]
@@ -121,7 +125,7 @@ def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     state[FAULTS] = n + 1
 
 
-@njit(int64(_BYTES, int64, _INTS, _INTS, int64, _WORDS, int64))
+@njit(int64(_BYTES, int64, _INTS, _INTS, int64, _WORDS, int64), counted=False, inline="always")
 def copy_shapes(
     window: Bytes, at: int, ranks: Ints, sizes: Ints, first: int, words: Table, place: int
 ) -> int:
@@ -146,7 +150,7 @@ def copy_shapes(
     return total
 
 
-@njit(int64(_STATE, _TABLES[2], _WORDS, _STATE, int64, int64, int64))
+@njit(int64(_STATE, _TABLES[2], _WORDS, _STATE, int64, int64, int64), counted=False, inline="always")
 def layout_of(
     state: Ints, layouts: Table, words: Table, last: Ints, name: int, key: int, count: int
 ) -> int:
@@ -173,7 +177,8 @@ def layout_of(
     int64(
         int32, _BYTES, _STATE, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
         _TABLES[1], _TABLES[2], _TABLES[3], _WORDS, int64, int64,
-    )
+    ),
+    counted=False, inline="always",
 )  # fmt: skip
 def add_block(
     descriptor: int, window: Bytes, state: Ints,
@@ -236,7 +241,8 @@ def add_block(
     int64(
         int32, _BYTES, _STATE, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
         _TABLES[1], _TABLES[2], _TABLES[3], _WORDS, int64, int64,
-    )
+    ),
+    counted=False, inline="always",
 )  # fmt: skip
 def walk(
     descriptor: int, window: Bytes, state: Ints,
@@ -276,7 +282,7 @@ def walk(
     return Status.DONE
 
 
-@njit(int64(_BYTES, int64, int64))
+@njit(int64(_BYTES, int64, int64), counted=False, inline="always")
 def service_of(window: Bytes, at: int, old: int) -> int:
     """Return the transition of the header at window[at], or -1 if it is no valid header.
 
@@ -294,7 +300,8 @@ def service_of(window: Bytes, at: int, old: int) -> int:
     int64(
         int32, _BYTES, _STATE, int64, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
         _TABLES[0], _TABLES[1], _TABLES[2], _TABLES[3], _WORDS,
-    )
+    ),
+    counted=False,
 )  # fmt: skip
 def scan(
     descriptor: int, window: Bytes, state: Ints, old: int,
@@ -362,7 +369,7 @@ def scan(
         state[NEXT] = offset + size
 
 
-@njit(int64(int32, _BYTES, _STATE, int64, uint64))
+@njit(int64(int32, _BYTES, _STATE, int64, uint64), counted=False)
 def resync(descriptor: int, window: Bytes, state: Ints, old: int, seconds: int) -> int:
     """Return the next offset after ``state[NEXT]`` where a chain of datagrams begins again, or -1.
 
