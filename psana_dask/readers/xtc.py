@@ -126,6 +126,38 @@ def walk(
         yield from running.blocks()
 
 
+class Kinds:
+    """Numbers for what leaves are: the same (source, type, version) has the same number in all files.
+
+    Attributes
+    ----------
+    rows : ndarray of xtc_scan.KIND_ROW
+        By number.
+    """
+
+    def __init__(self) -> None:
+        from psana_dask.readers.xtc_scan import KIND_ROW
+
+        self._table: Array = np.zeros(64, KIND_ROW)
+        self._known = 0
+
+    @property
+    def rows(self) -> Array:
+        """The kinds found so far."""
+        return self._table[: self._known]
+
+    def number(self, leaves: Array) -> npt.NDArray[np.uint32]:
+        """Return the kind of each leaf; kinds not seen before get the next numbers."""
+        from psana_dask.readers.xtc_scan import number_kinds
+
+        numbers = np.zeros(len(leaves), np.uint32)
+        while (known := number_kinds(leaves, self._table, self._known, numbers)) < 0:
+            self._known = len(self._table)
+            self._table = np.resize(self._table, 4 * len(self._table))
+        self._known = known
+        return numbers
+
+
 class _Walk:
     """One scan of one source: the tables that the compiled walk fills, and its stops."""
 

@@ -77,12 +77,19 @@ LEAF_ROW = np.dtype([
     ("damage",   "<u4"),
     ("depth",    "<u4"),       # 0: the datagram's own container
 ])
+KIND_ROW = np.dtype([          # what leaves can be: a source and a type
+    ("log",      "<u4"),       # of the first leaf of this kind; its process id does not count
+    ("phy",      "<u4"),
+    ("contains", "<u4"),
+])
 FAULT_ROW = np.dtype([("offset", "<i8"), ("dgram", "<i8"), ("what", "<i8")])
 # fmt: on
 
 _BYTES = array("u1", writable=True)
 _STATE = array("i8", writable=True)
-_DGRAMS, _LEAVES, _FAULTS = (array(row, writable=True) for row in (DGRAM_ROW, LEAF_ROW, FAULT_ROW))
+_DGRAMS, _LEAVES, _FAULTS, _KINDS = (
+    array(row, writable=True) for row in (DGRAM_ROW, LEAF_ROW, FAULT_ROW, KIND_ROW)
+)
 
 
 @njit(int64(_BYTES, int64))
@@ -293,6 +300,36 @@ def resync(descriptor: int, window: Bytes, state: Ints, seconds: int) -> int:
             return state[NEXT]
         if state[NEXT] + 40 >= state[END]:
             return -1
+
+
+@njit(int64(array(LEAF_ROW), _KINDS, int64, array("u4", writable=True)))
+def number_kinds(leaves: Table, kinds: Table, known: int, numbers: Table) -> int:
+    """Write the kind of each leaf, new ones added to `kinds`; return how many are known then, -1 if too many.
+
+    Datagrams repeat their leaves, so the kind that followed the last time is tried first.
+    """
+    follower = np.zeros(kinds.size, np.int64)
+    last = 0
+    for row in range(leaves.size):
+        level, phy, contains = leaves[row].log >> 24, leaves[row].phy, leaves[row].contains
+        kind, tried = follower[last], 0
+        while tried < known:
+            if kind >= known:
+                kind = 0
+            if kinds[kind].phy == phy and kinds[kind].contains == contains and kinds[kind].log >> 24 == level:
+                break
+            kind += 1
+            tried += 1
+        if tried == known:
+            if known == kinds.size:
+                return -1
+            kind = known
+            kinds[kind].log, kinds[kind].phy, kinds[kind].contains = leaves[row].log, phy, contains
+            known += 1
+        follower[last] = kind
+        last = kind
+        numbers[row] = kind
+    return known
 
 
 @njit(void(array("u1"), array("i8"), array("i8"), array("u1", writable=True)))

@@ -123,6 +123,28 @@ def test_one_datagram_with_more_leaves_than_a_table_holds():
     assert len(block.dgrams) == 2
 
 
+def test_leaves_are_numbered_by_source_and_type():
+    block = scan(b"".join(run()))
+    kinds = xtc.Kinds()
+    assert kinds.number(block.leaves).tolist() == [0, 1] * 6
+    assert kinds.rows["phy"].tolist() == [CAMERA[1], EBEAM[1]]
+    assert kinds.number(block.leaves[1:2]).tolist() == [1]
+
+
+def test_any_number_of_kinds_in_any_order():
+    rng = np.random.default_rng(5)
+    leaves = scan(event(0)).leaves.repeat(2500)
+    leaves["phy"] = rng.integers(0, 700, len(leaves))
+    leaves["log"] = rng.integers(0, 2, len(leaves)) << 24 | rng.integers(0, 99, len(leaves))
+    kinds = xtc.Kinds()
+    numbers = np.concatenate([kinds.number(part) for part in np.array_split(leaves, 3)])
+    sources = zip(leaves["log"] >> 24, leaves["phy"], leaves["contains"], strict=True)
+    assert len(kinds.rows) == len(set(sources))
+    for column in ("phy", "contains"):
+        assert np.array_equal(kinds.rows[column][numbers], leaves[column])
+    assert np.array_equal(kinds.rows["log"][numbers] >> 24, leaves["log"] >> 24)
+
+
 # ---- cut and corrupt ----------------------------------------------------------------------------
 def test_a_file_cut_at_any_byte():
     pieces = run(events=3)

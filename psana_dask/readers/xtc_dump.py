@@ -1,0 +1,136 @@
+"""A look at a strange LCLS-1 file: datagrams, their container trees and decoded payloads as plain values.
+
+For programs and for the command line: every result is made of dicts, lists, numbers and text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.errors import FormatError
+from psana_dask.readers import xtc
+from psana_dask.readers.compression import decompress
+from psana_dask.readers.records import View
+from psana_dask.readers.tables import config_keys, is_config, is_known, record_for, type_name
+from psana_dask.readers.xtc_layout import (
+    COMPRESSED,
+    ID_XTC,
+    NO_FIDUCIAL,
+    XTC,
+    Damage,
+    TransitionId,
+    source_key,
+    source_name,
+)
+from psana_dask.sources import Source, read_bytes
+
+Bytes = npt.NDArray[np.uint8]
+Configs = dict[tuple[tuple[int, int], tuple[int, int]], View]
+
+SHOWN = 16
+"""Elements of an array that are written out; of longer ones shape, type, least and largest."""
+
+
+def dump(source: Source, start: int = 0, configs: Configs | None = None) -> Iterator[dict[str, Any]]:
+    """Yield every datagram of a file as nested dicts.
+
+    Parameters
+    ----------
+    source : Source
+    start : int
+        Byte where a datagram begins.  What lies before it still gives its configuration.
+    configs : dict, optional
+        Configurations of other files by ((type, version), source key), as for the parts of a
+        stream behind the first one; those of this file are added to it.
+    """
+    configs = {} if configs is None else configs
+    for block in xtc.walk(source, containers=True):
+        for row, dgram in enumerate(block.dgrams):
+            described = _dgram(source, dgram, block.leaves_of(row), configs)
+            if dgram["offset"] >= start:
+                yield described
+        for problem in block.problems:
+            yield {"offset": problem.offset, "problem": problem.what}
+
+
+def _dgram(source: Source, dgram: Any, nodes: Any, configs: Configs) -> dict[str, Any]:
+    offset, timestamp = int(dgram["offset"]), int(dgram["timestamp"])
+    payload = np.frombuffer(read_bytes(source, offset, int(dgram["size"])), np.uint8)
+    return {
+        "offset": offset,
+        "size": int(dgram["size"]),
+        "service": TransitionId(int(dgram["service"])).name,
+        "seconds": timestamp >> 32,
+        "nanoseconds": timestamp & 0xFFFFFFFF,
+        "fiducial": int(dgram["fiducial"]) & NO_FIDUCIAL,
+        "vector": int(dgram["fiducial"]) >> 17,
+        "ticks": int(dgram["ticks"]) & 0xFFFFFF,
+        "env": int(dgram["env"]),
+        "containers": [_container(node, offset, payload, configs) for node in nodes],
+    }
+
+
+def _container(node: Any, offset: int, dgram: Bytes, configs: Configs) -> dict[str, Any]:
+    log, phy, contains = int(node["log"]), int(node["phy"]), int(node["contains"])
+    found = {
+        "offset": offset + int(node["at"]),
+        "depth": int(node["depth"]),
+        "source": source_name(log, phy),
+        "type": type_name(contains & 0xFFFF),
+        "version": contains >> 16 & 0x7FFF,
+        "extent": int(node["extent"]),
+        "damage": damage_text(int(node["damage"])),
+    }
+    if contains & COMPRESSED:
+        found["compressed"] = True
+    size = int(node["extent"]) - XTC.itemsize
+    if contains & 0xFFFF != ID_XTC and size > 0:
+        start = int(node["at"]) + XTC.itemsize
+        found |= _decoded(contains, source_key(log, phy), dgram[start : start + size], configs)
+    return found
+
+
+def _decoded(contains: int, source: tuple[int, int], payload: Bytes, configs: Configs) -> dict[str, Any]:
+    """Return the record's name and values, or why it has none."""
+    key = contains & 0xFFFF, contains >> 16 & 0x7FFF
+    record = record_for(*key, payload)
+    cfg = next((configs[k, source] for k in config_keys(record) if (k, source) in configs), None)
+    try:
+        view = record.view(decompress(payload) if contains & COMPRESSED else payload, cfg=cfg)
+        if is_config(key[0]) and is_known(record):
+            configs[key, source] = view
+        return {"record": record.title, "values": simple(view.values())}
+    except FormatError as error:
+        return {"record": record.title, "problem": str(error)}
+
+
+def damage_text(damage: int) -> str:
+    """Return the names of the damage bits, "" for none."""
+    names = [bit.name or "" for bit in Damage if damage & bit]
+    if damage & Damage.USER_DEFINED:
+        names.append(f"user {damage >> 24:#x}")
+    return " ".join(name.lower() for name in names)
+
+
+def simple(value: Any) -> Any:
+    """Return a value as dicts, lists, numbers and text; long arrays as what they are."""
+    if isinstance(value, dict):
+        return {name: simple(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [simple(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.size <= SHOWN else _summary(value)
+    return value
+
+
+def _summary(array: npt.NDArray[Any]) -> dict[str, Any]:
+    return {
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "min": array.min().item(),
+        "max": array.max().item(),
+    }
