@@ -173,6 +173,7 @@ class _Walk:
         self._seconds = 0
         self._state = np.zeros(xtc_scan.STATE_SIZE, np.int64)
         self._state[xtc_scan.NEXT], self._state[xtc_scan.END] = start, source.size()
+        self._stops = np.zeros(xtc_scan.MAX_DEPTH, np.int64)
         self._window = np.empty(xtc_scan.WINDOW, np.uint8)
         self._allocate(1 << 14)
 
@@ -192,7 +193,7 @@ class _Walk:
         k = self._kernel
         while True:
             status = k.scan(
-                self._descriptor, self._window, self._state,
+                self._descriptor, self._window, self._state, self._stops,
                 self._dgrams, self._leaves, self._faults, self._containers,
             )  # fmt: skip
             if status == k.Status.NEED:

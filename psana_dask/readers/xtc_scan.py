@@ -85,6 +85,9 @@ KIND_ROW = np.dtype([          # what leaves can be: a source and a type
 FAULT_ROW = np.dtype([("offset", "<i8"), ("dgram", "<i8"), ("what", "<i8")])
 # fmt: on
 
+_1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
+_8, _16, _24 = np.uint32(8), np.uint32(16), np.uint32(24)
+
 _BYTES = array("u1", writable=True)
 _STATE = array("i8", writable=True)
 _DGRAMS, _LEAVES, _FAULTS, _KINDS = (
@@ -92,14 +95,16 @@ _DGRAMS, _LEAVES, _FAULTS, _KINDS = (
 )
 
 
-@njit(int64(_BYTES, int64))
-def u4(window: Bytes, i: int) -> int:
+@njit(int64(_BYTES, int64), counted=False, inline="always")
+def u4(window: Bytes, i: int) -> Any:
     """Return the 32-bit word at window[i]."""
-    low = int(window[i]) | int(window[i + 1]) << 8
-    return low | int(window[i + 2]) << 16 | int(window[i + 3]) << 24
+    k = np.uint64(i)  # an unsigned index cannot count from the end: four bytes become one load
+    low = np.uint32(window[k]) | np.uint32(window[k + _1]) << _8
+    high = np.uint32(window[k + _2]) << _16 | np.uint32(window[k + _3]) << _24
+    return np.int64(low | high)
 
 
-@njit(int64(int32, _BYTES, _STATE, int64, int64))
+@njit(int64(int32, _BYTES, _STATE, int64, int64), counted=False, inline="always")
 def fetch(descriptor: int, window: Bytes, state: Ints, offset: int, size: int) -> int:
     """Return where byte `offset` is in the window, reading on if it must; -1 if it cannot."""
     base, length = state[BASE], state[LENGTH]
@@ -114,7 +119,7 @@ def fetch(descriptor: int, window: Bytes, state: Ints, offset: int, size: int) -
     return 0 if size <= state[LENGTH] else -1
 
 
-@njit(void(_STATE, _FAULTS, int64, int64))
+@njit(void(_STATE, _FAULTS, int64, int64), counted=False)
 def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     """Note a fault of the datagram in hand; beyond the table's room they are only counted."""
     n = state[FAULTS]
@@ -125,7 +130,7 @@ def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     state[FAULTS] = n + 1
 
 
-@njit(void(_BYTES, int64, int64, int64, _STATE, _LEAVES))
+@njit(void(_BYTES, int64, int64, int64, _STATE, _LEAVES), counted=False, inline="always")
 def add_leaf(
     window: Bytes, i: int, offset: int, depth: int, state: Ints, leaves: Table
 ) -> None:
@@ -141,7 +146,7 @@ def add_leaf(
     state[LEAVES] = row + 1
 
 
-@njit(int64(int64, int64, int64, int64))
+@njit(int64(int64, int64, int64, int64), counted=False, inline="always")
 def header_fault(extent: int, room: int, contains: int, log: int) -> int:
     """Return what is wrong with a container header, -1 if nothing."""
     if extent < 20 or extent & 3 or extent > room:
@@ -151,7 +156,10 @@ def header_fault(extent: int, room: int, contains: int, log: int) -> int:
     return -1
 
 
-@njit(int64(int32, _BYTES, _STATE, _LEAVES, _FAULTS, _STATE, int64, int64, int64))
+@njit(
+    int64(int32, _BYTES, _STATE, _LEAVES, _FAULTS, _STATE, int64, int64, int64),
+    counted=False, inline="always",
+)  # fmt: skip
 def walk(
     descriptor: int, window: Bytes, state: Ints, leaves: Table, faults: Table, stops: Ints,
     start: int, stop: int, containers: int,
@@ -199,7 +207,7 @@ def walk(
             position += extent
 
 
-@njit(int64(_BYTES, int64))
+@njit(int64(_BYTES, int64), counted=False, inline="always")
 def service_of(window: Bytes, i: int) -> int:
     """Return the transition of the header at window[i], or -1 if it is no valid header."""
     service = np.int64(window[i + 11]) & 15
@@ -208,7 +216,7 @@ def service_of(window: Bytes, i: int) -> int:
     return int(service) if fault < 0 and service <= 12 else -1
 
 
-@njit(int64(_BYTES, int64, int64))
+@njit(int64(_BYTES, int64, int64), counted=False, inline="always")
 def is_likely(window: Bytes, i: int, seconds: int) -> int:
     """Tell whether window[i] is surely a header: valid, of a known transition, within a day of `seconds`."""
     near = u4(window, i + 4) - seconds
@@ -217,10 +225,11 @@ def is_likely(window: Bytes, i: int, seconds: int) -> int:
     return int(service >= 2 and sequence < 3 and u4(window, i) < 1000000000 and -86400 <= near <= 86400)
 
 
-@njit(int64(int32, _BYTES, _STATE, _DGRAMS, _LEAVES, _FAULTS, int64))
+@njit(int64(int32, _BYTES, _STATE, _STATE, _DGRAMS, _LEAVES, _FAULTS, int64), counted=False)
 def scan(
-    descriptor: int, window: Bytes, state: Ints, dgrams: Table, leaves: Table, faults: Table, containers: int
-) -> int:
+    descriptor: int, window: Bytes, state: Ints, stops: Ints,
+    dgrams: Table, leaves: Table, faults: Table, containers: int,
+) -> int:  # fmt: skip
     """Add datagrams from ``state[NEXT]`` on; return a `Status`.
 
     Parameters
@@ -230,11 +239,12 @@ def scan(
     window : (bytes,) uint8
         At least WINDOW long where there is a descriptor.
     state : (STATE_SIZE,) int64
+    stops : (MAX_DEPTH,) int64
+        Room for the ends of nested containers.
     dgrams, leaves, faults : tables to fill
     containers : int
         1: list containers too, not leaves alone.
     """
-    stops = np.empty(MAX_DEPTH, np.int64)
     while True:
         offset = state[NEXT]
         if offset + 40 > state[END]:
@@ -271,7 +281,7 @@ def scan(
         state[NEXT] = offset + size
 
 
-@njit(int64(int32, _BYTES, _STATE, uint64))
+@njit(int64(int32, _BYTES, _STATE, uint64), counted=False)
 def resync(descriptor: int, window: Bytes, state: Ints, seconds: int) -> int:
     """Return the next offset after ``state[NEXT]`` where a chain of datagrams begins again, or -1.
 
@@ -332,7 +342,7 @@ def number_kinds(leaves: Table, kinds: Table, known: int, numbers: Table) -> int
     return known
 
 
-@njit(void(array("u1"), array("i8"), array("i8"), array("u1", writable=True)))
+@njit(void(array("u1"), array("i8"), array("i8"), array("u1", writable=True)), counted=False)
 def copy_runs(data: Bytes, starts: Ints, sizes: Ints, out: Bytes) -> None:
     """Copy ``sizes[i]`` bytes from each of `starts`, one behind the other."""
     place = 0
@@ -343,7 +353,7 @@ def copy_runs(data: Bytes, starts: Ints, sizes: Ints, out: Bytes) -> None:
         place += sizes[piece]
 
 
-@njit(void(array("u1"), array("i8"), array("u1", 2, writable=True)))
+@njit(void(array("u1"), array("i8"), array("u1", 2, writable=True)), counted=False)
 def copy_pieces(data: Bytes, starts: Ints, out: Bytes) -> None:
     """Copy ``out.shape[1]`` bytes from each of `starts`, one row each."""
     size = out.shape[1]
