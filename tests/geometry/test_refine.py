@@ -39,7 +39,7 @@ def test_rings_give_centre_and_distance(shift):
     # a tenth of a pixel across the beam; along it the rings of 0.4 to 0.8 rad fix it as well
     assert np.abs(np.subtract(found.shift, shift)).max() < 10
     assert max(found.uncertainty) < 10
-    # 3 uncertainties, and 1 um for the centroid's own bias
+    # 4 uncertainties, and 1 um for the centroid's own bias
     assert (np.abs(np.subtract(found.shift, shift)) < 4 * np.array(found.uncertainty) + 1).all()
     assert sum(found.points) > 60
     ours, theirs = (tree.coordinates(g, frame="lab") for g in (found.geometry, true))
