@@ -53,6 +53,9 @@ class Fault(IntEnum):
 NEXT, END, BASE, LENGTH, DGRAMS, BLOCKS, LAYOUTS, WORDS, FAULTS, CONFIGURED = range(10)
 STATE_SIZE = 10
 
+MOST_BYTES = 1 << 31
+"""More than a block can have (libxtc takes extents as signed); times any 32-bit word no overflow."""
+
 UNREAD = -2
 """What `resync` returns when it needs other bytes."""
 
@@ -142,10 +145,10 @@ def copy_shapes(
             word = u4(window, at + 4 * k)
             words[place] = word
             place += 1
-            count = min(count * word, 1 << 40)  # clamped: a corrupt shape must not overflow
+            count = min(count * word, MOST_BYTES)
         if ranks[f] > 0:
             at += 20
-        total = min(total + count, 1 << 41)
+        total = min(total + count, MOST_BYTES)
         f += 1
     return total
 
@@ -225,7 +228,7 @@ def add_block(
         if at < 0:
             return Status.NEED
     needed = copy_shapes(window, at, ranks, sizes, first_field[name], words, state[WORDS])
-    if needed > data_size:
+    if needed > data_size or needed == MOST_BYTES:
         report(state, faults, Fault.DATA_SHORT, start)
         return Status.DONE
     row = state[BLOCKS]
