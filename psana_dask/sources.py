@@ -163,7 +163,7 @@ class FileSource:
         with POOL.open(self.path) as descriptor:
             done = 0
             while done < out.size:
-                got = _read_at(descriptor, offset + done, out[done:])
+                got = _read_at(descriptor, self.path, offset + done, out[done:])
                 if got == 0:
                     raise _short(self.path, offset, out.size, done)
                 done += got
@@ -220,7 +220,14 @@ def read_bytes(source: Source, offset: int, size: int) -> bytes:
     return out.tobytes()
 
 
-def _read_at(descriptor: int, offset: int, out: Bytes) -> int:
+def _read_at(descriptor: int, name: str, offset: int, out: Bytes) -> int:
+    try:
+        return _read_some(descriptor, offset, out)
+    except OSError as error:  # a directory, a failing disk
+        raise ReadError(f"{name}: cannot read byte {offset}: {error.strerror}") from error
+
+
+def _read_some(descriptor: int, offset: int, out: Bytes) -> int:
     if PREAD is not None:
         return int(PREAD(descriptor, [out.data], offset))
     with _SEEK_LOCK, open(descriptor, "rb", buffering=0, closefd=False) as file:
