@@ -80,9 +80,8 @@ class ChannelEvents:
         index = self.recording.streams[place.stream]
         rows = self.recording.events.rows[place.stream][events].astype(np.int64)
         blocks = self.recording.blocks[place.stream].locate(rows, place.keys(len(index.configs)))
-        if not self.keep_damaged:
-            damaged = index["block_damage"][blocks] != 0 if len(index["key"]) else np.zeros(len(blocks), bool)
-            blocks[damaged] = -1
+        if not self.keep_damaged and len(index["key"]):
+            blocks[(index["block_damage"][blocks] != 0) | (index["damage"][rows] != 0)] = -1
         return Found(number, place, rows, blocks)
 
     def present(self, events: Ints) -> Bools:
