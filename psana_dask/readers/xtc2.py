@@ -345,7 +345,10 @@ class _Walk:
         names, faults = parse_names(payload)
         for where, what in faults:
             self._scanner.problem(self._source, offset + header.itemsize + where, what)
-        self._scanner.configs.append(tuple(names))
+        if names or not self._scanner.configs:
+            self._scanner.configs.append(tuple(names))
+        else:
+            self._scanner.problem(self._source, offset, "a Configure without names: the one before it stays")
         self._state[self._kernel.CONFIGURED] = offset
         self._use_names()
 
