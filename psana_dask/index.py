@@ -113,7 +113,8 @@ def _build(
             parts += _continuation(scanner, files.stream, parts)
     scanner.problems += listing.problems
     index = _finished(files.stream, tuple(parts), scanner)
-    return replace(index, problems=index.problems + listing.missing_from(index)), marks
+    absent = () if live else _absent_parts(index)
+    return replace(index, problems=index.problems + absent + listing.missing_from(index)), marks
 
 
 def _witness(path: str, end: int) -> str:
@@ -185,6 +186,25 @@ def _continuation(scanner: Scanner, stream: int, parts: list[str]) -> list[str]:
                 if path not in parts and os.path.exists(path):
                     return [path]
     return []
+
+
+def _absent_parts(index: StreamIndex) -> tuple[Problem, ...]:
+    """Return a problem for each part that an Enable announces and that is not there."""
+    from psana_dask.blocks import read_columns
+
+    enables = np.flatnonzero(index["service"] == Service.ENABLE)
+    rows, values = read_columns(index, enables, "chunkinfo", ("filename",))
+    known = {os.path.basename(p).removesuffix(".inprogress") for p in index.parts}
+    said = zip(rows.tolist(), map(os.path.basename, values["filename"].astype(str)), strict=True)
+    return tuple(
+        Problem(
+            os.path.join(os.path.dirname(index.parts[0]), name), -1, int(index["timestamp"][row]),
+            f"part {name} is announced by {index.parts[index['part'][row]]} and is not there: "
+            "its events are missing",
+        )
+        for row, name in said
+        if name.removesuffix(".inprogress") not in known
+    )  # fmt: skip
 
 
 # ---- the small-data file ------------------------------------------------------------------------
