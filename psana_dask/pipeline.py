@@ -314,14 +314,20 @@ class FrameArray(EventArray):
         bytes_each = int(np.prod(frame, dtype=np.int64)) * self.dtype.itemsize
         tile = max(1, min(len(events), TILE_BYTES // max(1, bytes_each)))
         buffer = np.empty((tile, *frame), self.dtype)
-        wanted = (slice(None), slice(None), slice(None), *columns)
-        cut = buffer[:0][wanted].shape[3:]
+        cut = _cut(buffer[:0], columns).shape[3:]
         out = np.empty((len(events), *frame[:2], *cut), self.dtype)
         for first in range(0, len(events), tile):
             some = events[first : first + tile]
             reader.read_into(some, panels, rows, buffer[: len(some)])
-            out[first : first + tile] = buffer[: len(some)][wanted]
+            out[first : first + tile] = _cut(buffer[: len(some)], columns)
         return out
+
+
+def _cut(values: Array, columns: Key) -> Array:
+    """Pick columns, (event, panel, row, columns...), one dimension after the other: lists do not pair up."""
+    for axis, index in enumerate(columns, start=3):
+        values = values[(slice(None),) * axis + (index,)]
+    return values
 
 
 class StringArray(EventArray):

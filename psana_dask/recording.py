@@ -114,6 +114,12 @@ def open_recording(
         return recording
 
 
+def forget_all() -> None:
+    """Forget what this process has open: the next opening looks at the files again."""
+    with _lock:
+        _opened.clear()
+
+
 def _token(files: RunFiles) -> str:
     """Return a hash of the files as they are now."""
     marks = [[path, *file_mark(path)[:2]] for path in files.paths]

@@ -282,14 +282,12 @@ class Run:
         NameNotFound
             A name fits nothing; lists the nearest ones.
         """
-        _register_accessor()
         return run_dataset(self._view, names, join, chunks)
 
     def tree(self, chunks: Any = "auto") -> xr.DataTree:
         """Return the run as a DataTree: ``events``, ``epics/<name>``, one node per detector."""
         import xarray as xr
 
-        _register_accessor()
         groups: dict[str, Any] = {"/": xr.Dataset(attrs=run_attrs(self._view)), "/events": self.events}
         for name in self.epics:
             groups[f"/epics/{name}"] = self.epics[name].to_dataset(name="value")
@@ -342,10 +340,6 @@ def _words(wanted: Any) -> str:
     if is_mask(wanted):
         return f"mask {wanted.name}" if getattr(wanted, "name", None) else "mask"
     return f"{len(wanted)} keys" if hasattr(wanted, "__len__") else str(wanted)
-
-
-def _register_accessor() -> None:
-    import psana_dask.accessor  # noqa: F401
 
 
 # ---- opening ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+import psana_dask.accessor  # noqa: F401  (whoever holds a variable has `.psana`)
 from psana_dask.graph import dask_array
 from psana_dask.model import Array
 from psana_dask.pipeline import LazyArray

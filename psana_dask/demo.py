@@ -1,0 +1,52 @@
+"""The demo: from nothing to the mean image of a run, in a few calls."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from psana_dask.plot import save_picture
+from psana_dask.progress import ComputeProgress
+from psana_dask.run import Run, open_run
+from psana_dask.simulate import demo_run
+
+
+def run_demo(events: int, output: str) -> None:
+    """Simulate a run in a temporary folder, look at it, and write a picture to `output`."""
+    with tempfile.TemporaryDirectory(prefix="psana_dask_demo_") as folder:
+        click.echo(f"simulating {events} events ...")
+        demo_run(folder, events)
+        _say("run = psana_dask.open(folder)")
+        run = open_run(folder)
+        click.echo(repr(run))
+        _jump(run)
+        _mean(run, output)
+
+
+def _jump(run: Run) -> None:
+    """Read one event by its time."""
+    key = str(run.events.time.values[len(run) // 2])
+    _say(f'event = run.event("{key}")')
+    began = time.perf_counter()
+    event = run.event(key)
+    took = 1e3 * (time.perf_counter() - began)
+    frame = event["epixquad_raw"]
+    click.echo(f"{frame.name} {dict(frame.sizes)}, mean {float(frame.mean()):.2f} ADU, read in {took:.1f} ms")
+
+
+def _mean(run: Run, output: str) -> None:
+    """Average all frames in parallel, missing panels left out, and draw the result."""
+    _say('mean = run.epixquad.raw.psana.masked().mean("time").compute()')
+    raw = run["epixquad", "raw"]
+    with ComputeProgress("mean image"):
+        mean = raw.psana.masked().mean("time", keep_attrs=True).compute()
+    save_picture(mean, output, f"mean of {raw.sizes['time']} events of {raw.name}")
+    click.echo(f"wrote {Path(output).resolve()}")
+
+
+def _say(code: str) -> None:
+    """Show the code that does what comes next."""
+    click.secho(f"\n>>> {code}", bold=True)
