@@ -259,7 +259,11 @@ def prepare(
     good = _good(mask, constants, event, detector)
     if gain_mask is not None:
         factor *= np.asarray(gain_mask, np.float32).reshape(-1)
-    factor = factor * good if fill == 0 else np.where(good != 0, factor, np.float32(fill))
+    if fill == 0:
+        factor = factor * good
+    else:
+        kept = good != 0 if ranges is None else (good != 0) & (ranges >= 0)
+        factor = np.where(kept, factor, np.float32(fill))
     common = _common_mode(common_mode, constants, detector, event, xtc2)
     steady = isinstance(common, Plan) and common.steady_only
     usable = _steady(detector.decoding, len(pedestal), ranges, steady) & (good != 0)
@@ -345,6 +349,7 @@ def apply(raw: NDArray[Any], tables: Tables, out: Floats | None = None) -> Float
 
 def _apply_by_units(events: NDArray[Any], tables: Tables, out: Floats) -> None:
     kind, bits, gain_bit = _decode(tables)
+    bad = np.float32(tables.bad)
     pixels = events.shape[1]
     common = tables.common_mode
     chunk = common.chunk() if isinstance(common, Plan) else pixels
@@ -357,7 +362,7 @@ def _apply_by_units(events: NDArray[Any], tables: Tables, out: Floats) -> None:
             gain.subtract(kind, bits, gain_bit, one, tables.pedestal, target, lo, hi)
             gain.mark_used(kind, gain_bit, one[0], tables.use, used, lo)
             _correct(common, target[0, lo:hi], used, tables, work)
-            gain.scale(kind, gain_bit, np.float32(tables.bad), one, tables.factor, target, lo, hi)
+            gain.scale(kind, bits, gain_bit, bad, one, tables.factor, target, lo, hi)
 
 
 def _correct(
@@ -403,9 +408,8 @@ def correct_common_mode(values: Floats, raw: NDArray[Any], tables: Tables) -> Fl
 def multiply_gain(values: Floats, raw: NDArray[Any], tables: Tables) -> Floats:
     """Do the third step alone, in place: gain factor of each word's range, and mask."""
     events = _as_events(raw, tables)
-    kind, _, gain_bit = _decode(tables)
-    target = _out_events(values, raw, tables)
-    gain.scale(kind, gain_bit, np.float32(tables.bad), events, tables.factor, target, 0, events.shape[1])
+    target, bad = _out_events(values, raw, tables), np.float32(tables.bad)
+    gain.scale(*_decode(tables), bad, events, tables.factor, target, 0, events.shape[1])
     return values
 
 

@@ -82,12 +82,6 @@ def _below(limit: float) -> float:
     return float(np.nextafter(np.float32(limit), np.float32(-np.inf)))
 
 
-def _lanes(length: int, dtype: np.dtype[Any]) -> Work:
-    inputs = medians.network_inputs(length)
-    return (medians.median_network(inputs), np.zeros((inputs, medians.LANES), dtype),
-            np.zeros(medians.LANES, np.int32), np.zeros(medians.LANES, dtype))
-
-
 @dataclass(frozen=True)
 class RunMedian:
     """Median of each run of consecutive pixels; a shorter last run is corrected by itself."""
@@ -102,8 +96,8 @@ class RunMedian:
         return self.length
 
     def work(self, dtype: np.dtype[Any]) -> Work:
-        """Return the network and its buffers."""
-        return (*_lanes(self.length, dtype), np.zeros(medians.LANES * self.length, dtype))
+        """Return `medians.workspace`."""
+        return (*medians.workspace(self.length, dtype), np.zeros(medians.LANES * self.length, dtype))
 
     def __call__(self, values: Floats, used: Used, work: Work) -> None:
         """Correct whole runs, then the rest."""
@@ -133,8 +127,8 @@ class ColumnMedian:
         return self.columns * self.length
 
     def work(self, dtype: np.dtype[Any]) -> Work:
-        """Return the network and its buffers."""
-        return _lanes(self.length, dtype)
+        """Return `medians.workspace`."""
+        return medians.workspace(self.length, dtype)
 
     def __call__(self, values: Floats, used: Used, work: Work) -> None:
         """Correct all columns."""
@@ -187,8 +181,9 @@ class PeakMean:
         return 0 if self.sections else self.size
 
     def work(self, dtype: np.dtype[Any]) -> Work:
-        """Return the histogram."""
-        return (np.zeros(histograms.HIST_HIGH - histograms.HIST_LOW + 1, np.int32),)
+        """Return the histogram and room for the bins of some pixels."""
+        bins = histograms.HIST_HIGH - histograms.HIST_LOW
+        return np.zeros(bins + 1, np.int32), np.zeros(1024, np.int32)
 
     def __call__(self, values: Floats, used: Used, work: Work) -> None:
         """Correct the sections."""
@@ -280,7 +275,7 @@ class FakePixels:
         return self.length
 
     def work(self, dtype: np.dtype[Any]) -> Work:
-        """Return the network and its buffers."""
+        """Return `medians.workspace`."""
         return RunMedian(self.length, Limits()).work(dtype)
 
     def __call__(self, values: Floats, used: Used, work: Work) -> None:

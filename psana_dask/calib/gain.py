@@ -3,8 +3,9 @@
 Every kernel works on ``raw[event, pixel]`` and ``out[event, pixel]`` between two pixel
 numbers and takes all planes of constants unconditionally: a blend of loaded values
 vectorises, a load inside a condition does not (10.8 against 3.1 copies at 5 % switched
-pixels, `shared/spec/kernels.md`).  `value`, `pedestal` and `factor` of one word are the
-same inlined functions in the fused and in the stepwise kernels, so both give the same bits.
+pixels).  For the same reason gain codes are tested as two booleans and every line function
+takes its planes as separate arrays: LLVM vectorises these forms and not their short ones.
+The fused and the stepwise line functions do the same float32 operations in the same order.
 """
 
 from __future__ import annotations
@@ -27,53 +28,134 @@ Raw = NDArray[Any]
 Planes = NDArray[np.float32]
 
 
-@numba.njit(inline="always")
-def _of_code(word: int, first: float, second: float, third: float, bad: float) -> float:
-    """Blend by Jungfrau gain code: 0, 1, 3 are ranges, 2 is no range at all.
-
-    Written on two booleans, because LLVM does not vectorise the same choice on the code.
-    """
-    one = (word & 0x4000) != 0
-    two = (word & 0x8000) != 0
-    known = third if two else (second if one else first)
-    none = two & (not one)
-    return bad if none else known
+@numba.njit(cache=True, nogil=True)
+def _plain_minus(word: Raw, p0: Planes, line: Planes) -> None:
+    for p in range(line.size):
+        line[p] = np.float32(word[p]) - p0[p]
 
 
 @numba.njit(cache=True, nogil=True)
-def _subtract_plain(raw: Raw, ped: Planes, out: Planes, lo: int, hi: int) -> None:
-    p0 = ped[0, lo:hi]
-    for e in range(raw.shape[0]):
-        word = raw[e, lo:hi]
-        line = out[e, lo:hi]
-        for p in range(hi - lo):
-            line[p] = np.float32(word[p]) - p0[p]
+def _plain_times(f0: Planes, line: Planes) -> None:
+    for p in range(line.size):
+        line[p] *= f0[p]
 
 
 @numba.njit(cache=True, nogil=True)
-def _subtract_jungfrau(raw: Raw, ped: Planes, out: Planes, lo: int, hi: int) -> None:
-    p0, p1, p2 = ped[0, lo:hi], ped[1, lo:hi], ped[2, lo:hi]
-    for e in range(raw.shape[0]):
-        word = raw[e, lo:hi]
-        line = out[e, lo:hi]
-        for p in range(hi - lo):
-            w = np.int32(word[p])
-            line[p] = np.float32(w & 0x3FFF) - _of_code(w, p0[p], p1[p], p2[p], np.float32(0))
+def _plain_line(word: Raw, p0: Planes, f0: Planes, line: Planes) -> None:
+    for p in range(line.size):
+        line[p] = (np.float32(word[p]) - p0[p]) * f0[p]
 
 
 @numba.njit(cache=True, nogil=True)
-def _subtract_switched(
-    raw: Raw, ped: Planes, out: Planes, lo: int, hi: int, bits: int, gain_bit: int
+def _jungfrau_minus(word: Raw, p0: Planes, p1: Planes, p2: Planes, line: Planes) -> None:
+    zero = np.float32(0)
+    for p in range(line.size):
+        w = np.int32(word[p])
+        a, b, c = p0[p], p1[p], p2[p]
+        one = (w & 0x4000) != 0
+        two = (w & 0x8000) != 0
+        ped = c if two else (b if one else a)
+        none = two & (not one)
+        line[p] = np.float32(w & 0x3FFF) - (zero if none else ped)
+
+
+@numba.njit(cache=True, nogil=True)
+def _jungfrau_times(
+    word: Raw, f0: Planes, f1: Planes, f2: Planes, bad: float, line: Planes
 ) -> None:
-    p0, p1 = ped[0, lo:hi], ped[1, lo:hi]
-    keep = np.int32(bits)
-    switch = np.int32(gain_bit)
-    for e in range(raw.shape[0]):
-        word = raw[e, lo:hi]
-        line = out[e, lo:hi]
-        for p in range(hi - lo):
-            w = np.int32(word[p])
-            line[p] = np.float32(w & keep) - (p1[p] if w & switch else p0[p])
+    for p in range(line.size):
+        w = np.int32(word[p])
+        x, y, z = f0[p], f1[p], f2[p]
+        one = (w & 0x4000) != 0
+        two = (w & 0x8000) != 0
+        factor = z if two else (y if one else x)
+        none = two & (not one)
+        line[p] *= bad if none else factor
+
+
+@numba.njit(cache=True, nogil=True)
+def _jungfrau_line(
+    word: Raw, p0: Planes, p1: Planes, p2: Planes, f0: Planes, f1: Planes, f2: Planes,
+    bad: float, line: Planes,
+) -> None:
+    zero = np.float32(0)
+    for p in range(line.size):
+        w = np.int32(word[p])
+        a, b, c = p0[p], p1[p], p2[p]
+        x, y, z = f0[p], f1[p], f2[p]
+        one = (w & 0x4000) != 0
+        two = (w & 0x8000) != 0
+        ped = c if two else (b if one else a)
+        factor = z if two else (y if one else x)
+        none = two & (not one)
+        factor = bad if none else factor
+        ped = zero if none else ped
+        line[p] = (np.float32(w & 0x3FFF) - ped) * factor
+
+
+@numba.njit(cache=True, nogil=True)
+def _switched_minus(
+    word: Raw, p0: Planes, p1: Planes, keep: int, switch: int, line: Planes
+) -> None:
+    for p in range(line.size):
+        w = np.int32(word[p])
+        a, b = p0[p], p1[p]
+        second = (w & switch) != 0
+        line[p] = np.float32(w & keep) - (b if second else a)
+
+
+@numba.njit(cache=True, nogil=True)
+def _switched_times(word: Raw, f0: Planes, f1: Planes, switch: int, line: Planes) -> None:
+    for p in range(line.size):
+        x, y = f0[p], f1[p]
+        second = (np.int32(word[p]) & switch) != 0
+        line[p] *= y if second else x
+
+
+@numba.njit(cache=True, nogil=True)
+def _switched_line(
+    word: Raw, p0: Planes, p1: Planes, f0: Planes, f1: Planes, keep: int, switch: int, line: Planes
+) -> None:
+    for p in range(line.size):
+        w = np.int32(word[p])
+        a, b, x, y = p0[p], p1[p], f0[p], f1[p]
+        second = (w & switch) != 0
+        line[p] = (np.float32(w & keep) - (b if second else a)) * (y if second else x)
+
+
+@numba.njit(cache=True, nogil=True)
+def _kind_of(kind: int, bits: int, gain_bit: int, word: Raw) -> int:
+    """Return `kind`, or PLAIN if no word of a short line has a bit beyond the first range's value."""
+    if kind == PLAIN:
+        return PLAIN
+    seen = np.int32(0)
+    for p in range(word.size):
+        seen |= np.int32(word[p])
+    return PLAIN if seen & (np.int32(~bits) | np.int32(gain_bit)) == 0 else kind
+
+
+@numba.njit(cache=True, nogil=True)
+def _minus(kind: int, bits: int, gain_bit: int, word: Raw, ped: Planes, lo: int, line: Planes) -> None:
+    hi = lo + line.size
+    if kind == PLAIN:
+        _plain_minus(word, ped[0, lo:hi], line)
+    elif kind == JUNGFRAU:
+        _jungfrau_minus(word, ped[0, lo:hi], ped[1, lo:hi], ped[2, lo:hi], line)
+    else:
+        keep, switch = np.int32(bits), np.int32(gain_bit)
+        _switched_minus(word, ped[0, lo:hi], ped[1, lo:hi], keep, switch, line)
+
+
+@numba.njit(cache=True, nogil=True)
+def _times(kind: int, gain_bit: int, bad: float, word: Raw, factor: Planes, lo: int, line: Planes) -> None:
+    hi = lo + line.size
+    if kind == PLAIN:
+        _plain_times(factor[0, lo:hi], line)
+    elif kind == JUNGFRAU:
+        none = np.float32(bad)
+        _jungfrau_times(word, factor[0, lo:hi], factor[1, lo:hi], factor[2, lo:hi], none, line)
+    else:
+        _switched_times(word, factor[0, lo:hi], factor[1, lo:hi], np.int32(gain_bit), line)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -81,36 +163,45 @@ def subtract(
     kind: int, bits: int, gain_bit: int, raw: Raw, ped: Planes, out: Planes, lo: int, hi: int
 ) -> None:
     """Write ``value - pedestal`` of pixels [lo, hi) of every event."""
-    if kind == PLAIN:
-        _subtract_plain(raw, ped, out, lo, hi)
-    elif kind == JUNGFRAU:
-        _subtract_jungfrau(raw, ped, out, lo, hi)
-    else:
-        _subtract_switched(raw, ped, out, lo, hi, bits, gain_bit)
+    step = max(1, hi - lo) if kind == PLAIN else PROBE
+    for at in range(lo, hi, step):
+        end = min(hi, at + step)
+        for e in range(raw.shape[0]):
+            word = raw[e, at:end]
+            which = _kind_of(kind, bits, gain_bit, word)
+            _minus(which, bits, gain_bit, word, ped, at, out[e, at:end])
 
 
 @numba.njit(cache=True, nogil=True)
 def scale(
-    kind: int, gain_bit: int, bad: float, raw: Raw, factor: Planes, out: Planes, lo: int, hi: int
+    kind: int, bits: int, gain_bit: int, bad: float, raw: Raw, factor: Planes, out: Planes, lo: int, hi: int
 ) -> None:
     """Multiply pixels [lo, hi) of every event by the factor of their range, in place."""
-    none = np.float32(bad)
-    switch = np.int32(gain_bit)
+    step = max(1, hi - lo) if kind == PLAIN else PROBE
+    for at in range(lo, hi, step):
+        end = min(hi, at + step)
+        for e in range(raw.shape[0]):
+            word = raw[e, at:end]
+            which = _kind_of(kind, bits, gain_bit, word)
+            _times(which, gain_bit, bad, word, factor, at, out[e, at:end])
+
+
+@numba.njit(cache=True, nogil=True)
+def _both(
+    kind: int, bits: int, gain_bit: int, bad: float,
+    raw: Raw, ped: Planes, factor: Planes, out: Planes, lo: int, hi: int,
+) -> None:
+    """Subtract and multiply in one pass over pixels [lo, hi) of every event."""
     for e in range(raw.shape[0]):
-        word = raw[e, lo:hi]
-        line = out[e, lo:hi]
+        word, line = raw[e, lo:hi], out[e, lo:hi]
         if kind == PLAIN:
-            f0 = factor[0, lo:hi]
-            for p in range(hi - lo):
-                line[p] *= f0[p]
+            _plain_line(word, ped[0, lo:hi], factor[0, lo:hi], line)
         elif kind == JUNGFRAU:
-            f0, f1, f2 = factor[0, lo:hi], factor[1, lo:hi], factor[2, lo:hi]
-            for p in range(hi - lo):
-                line[p] *= _of_code(np.int32(word[p]), f0[p], f1[p], f2[p], none)
+            _jungfrau_line(word, ped[0, lo:hi], ped[1, lo:hi], ped[2, lo:hi], factor[0, lo:hi],
+                           factor[1, lo:hi], factor[2, lo:hi], np.float32(bad), line)
         else:
-            f0, f1 = factor[0, lo:hi], factor[1, lo:hi]
-            for p in range(hi - lo):
-                line[p] *= f1[p] if np.int32(word[p]) & switch else f0[p]
+            _switched_line(word, ped[0, lo:hi], ped[1, lo:hi], factor[0, lo:hi], factor[1, lo:hi],
+                           np.int32(bits), np.int32(gain_bit), line)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -124,89 +215,23 @@ def mark_used(
     switch = np.int32(gain_bit)
     part = raw[lo : lo + used.size]
     bits = use[lo : lo + used.size]
-    for p in range(used.size):
-        w = np.int32(part[p])
-        if kind == PLAIN:
+    if kind == PLAIN:
+        for p in range(used.size):
             used[p] = bits[p] & 1
-        elif kind == JUNGFRAU:
-            c = w >> 14
-            plane = (bits[p] >> 1) & 1 if c == 1 else (bits[p] >> 2) & 1 if c == 3 else bits[p] & 1
-            used[p] = 0 if c == 2 else plane
-        else:
-            used[p] = (bits[p] >> 1) & 1 if w & switch else bits[p] & 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _calibrate_plain(raw: Raw, ped: Planes, factor: Planes, out: Planes, lo: int, hi: int) -> None:
-    p0 = ped[0, lo:hi]
-    f0 = factor[0, lo:hi]
-    for e in range(raw.shape[0]):
-        word = raw[e, lo:hi]
-        line = out[e, lo:hi]
-        for p in range(hi - lo):
-            line[p] = (np.float32(word[p]) - p0[p]) * f0[p]
-
-
-@numba.njit(cache=True, nogil=True)
-def _jungfrau_line(
-    word: Raw, p0: Planes, p1: Planes, p2: Planes, f0: Planes, f1: Planes, f2: Planes,
-    bad: float, line: Planes,
-) -> None:
-    for p in range(line.size):
-        w = np.int32(word[p])
-        a, b, c = p0[p], p1[p], p2[p]
-        x, y, z = f0[p], f1[p], f2[p]
-        one = (w & 0x4000) != 0
-        two = (w & 0x8000) != 0
-        ped = c if two else (b if one else a)
-        factor = z if two else (y if one else x)
-        none = two & (not one)
-        factor = bad if none else factor
-        ped = np.float32(0) if none else ped
-        line[p] = (np.float32(w & 0x3FFF) - ped) * factor
-
-
-@numba.njit(cache=True, nogil=True)
-def _calibrate_jungfrau(
-    raw: Raw, ped: Planes, factor: Planes, bad: float, out: Planes, lo: int, hi: int
-) -> None:
-    for e in range(raw.shape[0]):
-        _jungfrau_line(
-            raw[e, lo:hi], ped[0, lo:hi], ped[1, lo:hi], ped[2, lo:hi],
-            factor[0, lo:hi], factor[1, lo:hi], factor[2, lo:hi], np.float32(bad), out[e, lo:hi],
-        )
-
-
-@numba.njit(cache=True, nogil=True)
-def _switched_line(
-    word: Raw, p0: Planes, p1: Planes, f0: Planes, f1: Planes, keep: int, switch: int, line: Planes
-) -> None:
-    for p in range(line.size):
-        w = np.int32(word[p])
-        a, b, c, d = p0[p], p1[p], f0[p], f1[p]
-        second = (w & switch) != 0
-        v = np.float32(w & keep) - (b if second else a)
-        line[p] = v * (d if second else c)
-
-
-@numba.njit(cache=True, nogil=True)
-def _calibrate_switched(
-    raw: Raw, ped: Planes, factor: Planes, out: Planes, lo: int, hi: int, bits: int, gain_bit: int
-) -> None:
-    for e in range(raw.shape[0]):
-        _switched_line(
-            raw[e, lo:hi], ped[0, lo:hi], ped[1, lo:hi], factor[0, lo:hi], factor[1, lo:hi],
-            np.int32(bits), np.int32(gain_bit), out[e, lo:hi],
-        )
-
-
-@numba.njit(cache=True, nogil=True)
-def _all_in_first_range(raw: Raw, lo: int, hi: int, gain_bits: int) -> bool:
-    seen = np.int32(0)
-    part = raw[lo:hi]
-    for p in range(hi - lo):
-        seen |= np.int32(part[p])
-    return seen & gain_bits == 0
+    elif kind == JUNGFRAU:
+        for p in range(used.size):
+            w = np.int32(part[p])
+            u = np.int32(bits[p])
+            one = (w & 0x4000) != 0
+            two = (w & 0x8000) != 0
+            kept = u >> 2 if two else (u >> 1 if one else u)
+            none = two & (not one)
+            used[p] = 0 if none else kept & 1
+    else:
+        for p in range(used.size):
+            u = np.int32(bits[p])
+            second = (np.int32(part[p]) & switch) != 0
+            used[p] = (u >> 1 if second else u) & 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -215,16 +240,11 @@ def _calibrate_frame(
     raw: Raw, ped: Planes, factor: Planes, out: Planes,
 ) -> None:
     """One frame: read only the first plane of constants where no pixel has switched."""
-    gain_bits = np.int32(0xC000) if kind == JUNGFRAU else np.int32(gain_bit)
     pixels = raw.shape[1]
     for lo in range(0, pixels, PROBE):
         hi = min(pixels, lo + PROBE)
-        if _all_in_first_range(raw[0], lo, hi, gain_bits | np.int32(~bits)):
-            _calibrate_plain(raw, ped, factor, out, lo, hi)
-        elif kind == JUNGFRAU:
-            _calibrate_jungfrau(raw, ped, factor, bad, out, lo, hi)
-        else:
-            _calibrate_switched(raw, ped, factor, out, lo, hi, bits, gain_bit)
+        which = _kind_of(kind, bits, gain_bit, raw[0, lo:hi])
+        _both(which, bits, gain_bit, bad, raw, ped, factor, out, lo, hi)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -251,13 +271,7 @@ def calibrate(
         _calibrate_frame(kind, bits, gain_bit, bad, raw, ped, factor, out)
         return
     for lo in range(0, pixels, TILE):
-        hi = min(pixels, lo + TILE)
-        if kind == PLAIN:
-            _calibrate_plain(raw, ped, factor, out, lo, hi)
-        elif kind == JUNGFRAU:
-            _calibrate_jungfrau(raw, ped, factor, bad, out, lo, hi)
-        else:
-            _calibrate_switched(raw, ped, factor, out, lo, hi, bits, gain_bit)
+        _both(kind, bits, gain_bit, bad, raw, ped, factor, out, lo, min(pixels, lo + TILE))
 
 
 def assemble_asics(asics: NDArray[Any]) -> NDArray[Any]:

@@ -24,16 +24,33 @@ Used = NDArray[np.uint8]
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_histogram(values: Floats, used: Used, start: int, size: int, stride: int, hist: Ints) -> None:
-    """Count values rounded half away from zero; out of range goes to the spare last bin."""
-    hist[:] = 0
-    bins = hist.size - 1
-    for i in range(size):
-        p = start + i * stride
-        v = np.float64(values[p])
+def _bins_of(values: Floats, used: Used, spare: int, bins: Ints) -> None:
+    """Bin of each value, rounded half away from zero; `spare` if it does not count."""
+    for i in range(bins.size):
+        v = np.float64(values[i])
         v = v - 0.5 if v < 0 else v + 0.5
-        inside = (used[p] != 0) & (v > HIST_LOW - 1) & (v < HIST_HIGH)
-        hist[np.int64(v) - HIST_LOW if inside else bins] += 1
+        inside = (used[i] != 0) & (v > HIST_LOW - 1) & (v < HIST_HIGH)
+        bins[i] = np.int32(v if inside else HIST_LOW) - HIST_LOW if inside else spare
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_histogram(
+    values: Floats, used: Used, start: int, size: int, stride: int, hist: Ints, bins: Ints
+) -> None:
+    """Count the rounded values of a section; the last bin takes what does not count."""
+    hist[:] = 0
+    spare = np.int32(hist.size - 1)
+    for first in range(0, size, bins.size):
+        n = min(bins.size, size - first)
+        lo = start + first * stride
+        hi = lo + (n - 1) * stride + 1
+        part = bins[:n]
+        if stride == 1:
+            _bins_of(values[lo:hi], used[lo:hi], spare, part)
+        else:
+            _bins_of(values[lo:hi:stride], used[lo:hi:stride], spare, part)
+        for i in range(n):
+            hist[np.uintp(part[i])] += 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -68,7 +85,7 @@ def _around(hist: Ints, top: int, mean: float, sigma: float) -> tuple[float, flo
 @numba.njit(cache=True, nogil=True)
 def peak_mean(
     values: Floats, used: Used, start: int, size: int, stride: int,
-    largest: float, widest: float, threshold: int, hist: Ints,
+    largest: float, widest: float, threshold: int, hist: Ints, bins: Ints,
 ) -> float:
     """Return the mean of the noise peak (algorithm 1), or NaN if there is none in the limits.
 
@@ -81,10 +98,10 @@ def peak_mean(
         Limits of mean and sigma, ADU.
     threshold : int
         A peak bin holds more pixels than this.
-    hist : ndarray of int32, shape (3001,)
+    hist, bins : ndarray of int32, shape (3001,) and (1024,) or so
         Work space.
     """
-    _fill_histogram(values, used, start, size, stride, hist)
+    _fill_histogram(values, used, start, size, stride, hist, bins)
     top, left, right = _peak(hist, threshold)
     if top < 0:
         return NO_CORRECTION
@@ -124,11 +141,11 @@ def _subtract(values: Floats, start: int, size: int, stride: int, mean: float) -
 @numba.njit(cache=True, nogil=True)
 def subtract_peak_means(
     values: Floats, used: Used, sections: int, size: int, stride: int,
-    largest: float, widest: float, threshold: int, unbonded: bool, hist: Ints,
+    largest: float, widest: float, threshold: int, unbonded: bool, hist: Ints, bins: Ints,
 ) -> None:
     """Apply algorithm 1 to each section, in place; `unbonded`: fall back to algorithm 5."""
     for k in range(sections):
-        mean = peak_mean(values, used, k * size, size, stride, largest, widest, threshold, hist)
+        mean = peak_mean(values, used, k * size, size, stride, largest, widest, threshold, hist, bins)
         if np.isnan(mean) and unbonded:
             mean = unbonded_mean(values, k * size, largest)
         if not np.isnan(mean):

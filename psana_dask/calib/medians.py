@@ -1,13 +1,15 @@
 """Exact medians of many small groups of pixels at once (numba kernels).
 
 A detector's common mode is the median of each row segment, column segment or bank.
-Sorting each group by itself costs about 15 ns a pixel; here 32 groups lie side by side
-as the lanes of a vector and go through one comparator network together, pruned to the
-two middle ranks.  The result does not depend on the data's distribution and equals
+Sorting each group by itself costs about 15 ns a pixel.  Here 32 groups lie side by side as the
+lanes of a vector.  Counting the values below a limit brackets the middle ranks of all lanes in
+a few passes (regula falsi on the count); where that does not settle them, a comparator network
+pruned to the two middle ranks does, whatever the data.  Either way the result equals
 ``np.median`` bit for bit: for an even count, half the float32 sum of the two middle values.
 
-Pixels that do not count are filled with +inf and -inf in turns, which leaves the middle
-ranks in place.  `tests/calib/test_medians.py` checks all kernels against ``np.median``.
+Pixels that do not count are +inf, which no limit reaches; for the network every other one
+becomes -inf, so that the middle ranks stay in the middle.
+`tests/calib/test_medians.py` checks all kernels against ``np.median``.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-LANES = 32  # groups per network pass: two 16-float vectors, 256 rows stay in a 32 KiB cache
+LANES = 32  # groups at once: two 16-float vectors; 256 rows of them stay in a 32 KiB cache
+SHORT = 96  # up to this length the network is faster than the search
+SEARCHES = 12  # counts before the network takes over; 5 to 10 suffice for noise
 
 BOTH, ONLY_MIN, ONLY_MAX = 0, 1, 2
 
@@ -74,72 +78,200 @@ def network_inputs(length: int) -> int:
     return max(2, length + length % 2)
 
 
+def workspace(length: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
+    """Return the network, lane buffer, state and hint for groups of `length`."""
+    inputs = network_inputs(length)
+    hint = np.array([0, 8], dtype)  # ADU: first guess of a median, and first step of the search
+    return (median_network(inputs), np.zeros((inputs, LANES), dtype), np.zeros((10, LANES), dtype), hint)
+
+
 @numba.njit(cache=True, nogil=True)
 def _run_network(net: Ints, buf: Floats) -> None:
+    # one flat array and unsigned numbers: no test for negative indices, no test for overlap
+    flat = buf.reshape(-1)
+    width = np.uintp(LANES)
     for k in range(net.shape[0]):
-        low = buf[net[k, 0]]
-        high = buf[net[k, 1]]
+        i = np.uintp(net[k, 0]) * width
+        j = np.uintp(net[k, 1]) * width
         kind = net[k, 2]
         if kind == BOTH:
             for lane in range(LANES):
-                a = low[lane]
-                b = high[lane]
-                low[lane] = a if a < b else b
-                high[lane] = a if a > b else b
+                p, q = i + np.uintp(lane), j + np.uintp(lane)
+                a, b = flat[p], flat[q]
+                flat[p] = a if a < b else b
+                flat[q] = a if a > b else b
         elif kind == ONLY_MIN:
             for lane in range(LANES):
-                a = low[lane]
-                b = high[lane]
-                low[lane] = a if a < b else b
+                p, q = i + np.uintp(lane), j + np.uintp(lane)
+                a, b = flat[p], flat[q]
+                flat[p] = a if a < b else b
         else:
             for lane in range(LANES):
-                a = low[lane]
-                b = high[lane]
-                high[lane] = a if a > b else b
+                p, q = i + np.uintp(lane), j + np.uintp(lane)
+                a, b = flat[p], flat[q]
+                flat[q] = a if a > b else b
 
 
 @numba.njit(cache=True, nogil=True)
-def _middle(buf: Floats, absent: Ints, length: int, lane: int, truncate: bool) -> float:
-    """Median of one lane after the network; `truncate`: the lower middle, cut to an integer."""
-    half = buf.shape[0] // 2
-    lower = buf[half - 1, lane]
-    if truncate:
-        return min(max(np.trunc(lower), buf.dtype.type(-16384)), buf.dtype.type(16383))
-    if (length - absent[lane]) % 2:
-        return lower
-    return (lower + buf[half, lane]) * buf.dtype.type(0.5)
-
-
-@numba.njit(cache=True, nogil=True)
-def _corrections(
-    buf: Floats, absent: Ints, length: int, lanes: int,
-    fewest: int, largest: float, truncate: bool, cm: Floats,
-) -> None:
-    """Write the correction of each lane, 0 where it does not apply."""
-    for lane in range(lanes):
-        c = _middle(buf, absent, length, lane, truncate)
-        wanted = length - absent[lane] >= fewest and abs(c) <= largest
-        cm[lane] = c if wanted else buf.dtype.type(0)
-
-
-@numba.njit(cache=True, nogil=True)
-def _alternate(buf: Floats, absent: Ints, turn: Floats, length: int) -> None:
-    """Replace NaN, lane by lane, with +inf and -inf in turns, and count them."""
+def _alternate(buf: Floats, turn: Floats) -> None:
+    """Turn every other +inf of a lane into -inf, which leaves the middle ranks in place."""
     for lane in range(LANES):
         turn[lane] = np.inf
-        absent[lane] = 0
-    for i in range(length):
+    for i in range(buf.shape[0]):
         row = buf[i]
         for lane in range(LANES):
             v = row[lane]
             t = turn[lane]
-            counts = v == v  # noqa: PLR0124 - not NaN
+            counts = v < np.inf
             row[lane] = v if counts else t
             turn[lane] = t if counts else -t
-            absent[lane] += np.int32(0) if counts else np.int32(1)
-    if buf.shape[0] > length:
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_up_to(buf: Floats, limit: Floats, count: Floats) -> None:
+    """Count, lane by lane, the values <= limit; 4 rows at a time to spare stores."""
+    one, zero = buf.dtype.type(1), buf.dtype.type(0)
+    for lane in range(LANES):
+        count[lane] = zero
+    whole = buf.shape[0] // 4 * 4
+    for i in range(0, whole, 4):
+        a, b, c, d = buf[i], buf[i + 1], buf[i + 2], buf[i + 3]
         for lane in range(LANES):
-            buf[length, lane] = turn[lane]
+            t = limit[lane]
+            n = one if a[lane] <= t else zero
+            n += one if b[lane] <= t else zero
+            n += one if c[lane] <= t else zero
+            n += one if d[lane] <= t else zero
+            count[lane] += n
+    for i in range(whole, buf.shape[0]):
+        a = buf[i]
+        for lane in range(LANES):
+            count[lane] += one if a[lane] <= limit[lane] else zero
+
+
+@numba.njit(cache=True, nogil=True)
+def _neighbours(buf: Floats, limit: Floats, below: Floats, above: Floats) -> None:
+    """Find, lane by lane, the largest value <= limit and the smallest beyond."""
+    inf = buf.dtype.type(np.inf)
+    for lane in range(LANES):
+        below[lane] = -inf
+        above[lane] = inf
+    for i in range(0, buf.shape[0] - 1, 2):
+        a, b = buf[i], buf[i + 1]
+        for lane in range(LANES):
+            t, low, high = limit[lane], below[lane], above[lane]
+            v, w = a[lane], b[lane]
+            small = v if v <= t else -inf
+            large = inf if v <= t else v
+            low = small if small > low else low
+            high = large if large < high else high
+            small = w if w <= t else -inf
+            large = inf if w <= t else w
+            below[lane] = small if small > low else low
+            above[lane] = large if large < high else high
+
+
+@numba.njit(cache=True, nogil=True)
+def _next_limits(state: Floats, step: float) -> bool:
+    """Move every lane's limit towards its rank; True when all have found it."""
+    need, t, count = state[0], state[1], state[2]
+    low, n_low, high, n_high = state[3], state[4], state[5], state[6]
+    one, half = state.dtype.type(1), state.dtype.type(0.5)
+    found = True
+    for lane in range(LANES):
+        c = count[lane]
+        if c == need[lane]:
+            high[lane] = t[lane]
+            continue
+        found = False
+        if c < need[lane]:
+            low[lane], n_low[lane] = t[lane], c
+        else:
+            high[lane], n_high[lane] = t[lane], c
+        if low[lane] == -np.inf:
+            t[lane] = high[lane] - step
+        elif high[lane] == np.inf:
+            t[lane] = low[lane] + step
+        else:
+            part = (need[lane] - n_low[lane] + half) / (n_high[lane] - n_low[lane] + one)
+            t[lane] = low[lane] + (high[lane] - low[lane]) * part
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _search(buf: Floats, state: Floats, guess: float, spread: float) -> bool:
+    """Find the lower and upper middle of every lane by counting; False if it does not come near.
+
+    Regula falsi on the count brackets the rank; then the largest value below the bracket's
+    upper end is the lower middle if fewer than `need` values are smaller, which also settles
+    equal values.  Rows of `state`: need, limit, count, low, n_low, high, n_high, lower, upper.
+    """
+    need, t, count, high, lower, upper = state[0], state[1], state[2], state[5], state[7], state[8]
+    for lane in range(LANES):
+        t[lane] = guess
+        state[3, lane] = -np.inf
+        high[lane] = np.inf
+    step = spread
+    for _ in range(SEARCHES):
+        _count_up_to(buf, t, count)
+        if _next_limits(state, step):
+            break
+        step += step
+    _neighbours(buf, high, lower, upper)
+    _count_up_to(buf, lower, count)
+    for lane in range(LANES):
+        t[lane] = np.nextafter(lower[lane], -buf.dtype.type(np.inf))
+    _count_up_to(buf, t, state[3])
+    good = True
+    for lane in range(LANES):
+        good &= (state[3, lane] < need[lane]) & (count[lane] >= need[lane])
+        upper[lane] = lower[lane] if count[lane] > need[lane] else upper[lane]
+    return good
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_network(buf: Floats, net: Ints, state: Floats) -> None:
+    _alternate(buf, state[1])
+    _run_network(net, buf)
+    half = buf.shape[0] // 2
+    for lane in range(LANES):
+        state[7, lane] = buf[half - 1, lane]
+        state[8, lane] = buf[half, lane]
+
+
+@numba.njit(cache=True, nogil=True)
+def _lane_corrections(
+    buf: Floats, net: Ints, state: Floats, hint: Floats, fewest: int, largest: float, truncate: bool
+) -> None:
+    """Write the correction of each lane to row 2 of `state`: its median, 0 where it does not apply.
+
+    `hint` holds a guess of the median and of its spread from lane to lane, and is renewed.
+    """
+    n, need, cm = state[9], state[0], state[2]
+    for lane in range(LANES):
+        state[1, lane] = np.finfo(np.float32).max
+    _count_up_to(buf, state[1], n)
+    for lane in range(LANES):
+        need[lane] = (n[lane] + 1) // 2
+    if buf.shape[0] <= SHORT or not _search(buf, state, hint[0], hint[1]):
+        _by_network(buf, net, state)
+    one, half = buf.dtype.type(1), buf.dtype.type(0.5)
+    low, high = buf.dtype.type(-16384), buf.dtype.type(16383)
+    total, away, count = 0.0, 0.0, 0
+    for lane in range(LANES):
+        lower = state[7, lane]
+        c = lower if n[lane] % 2 == one else (lower + state[8, lane]) * half
+        if truncate:
+            c = min(max(np.trunc(lower), low), high)
+        wanted = n[lane] >= fewest and abs(c) <= largest
+        cm[lane] = c if wanted else buf.dtype.type(0)
+        if wanted:
+            total += c
+            away += abs(c - hint[0])
+            count += 1
+    if count > 0:
+        hint[0] = total / count
+        hint[1] = max(2 * away / count, 1e-3)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -147,11 +279,11 @@ def _fill_runs(
     values: Floats, used: NDArray[np.uint8], length: int, lanes: int,
     low: float, high: float, buf: Floats, picked: Floats,
 ) -> None:
-    """Lay `lanes` consecutive runs side by side; NaN where a pixel does not count."""
-    nan = values.dtype.type(np.nan)
+    """Lay `lanes` consecutive runs side by side; +inf where a pixel does not count."""
+    out = values.dtype.type(np.inf)
     for i in range(lanes * length):
         v = values[i]
-        picked[i] = v if (used[i] != 0) & (v >= low) & (v <= high) else nan
+        picked[i] = v if (used[i] != 0) & (v >= low) & (v <= high) else out
     for i in range(length):
         row = buf[i]
         for lane in range(LANES):
@@ -162,41 +294,39 @@ def _fill_runs(
 def subtract_run_medians(
     values: Floats, used: NDArray[np.uint8], length: int,
     low: float, high: float, fewest: int, largest: float, truncate: bool, everywhere: bool,
-    net: Ints, buf: Floats, absent: Ints, turn: Floats, picked: Floats,
+    net: Ints, buf: Floats, state: Floats, hint: Floats, picked: Floats,
 ) -> None:
     """Subtract its median from each run of `length` consecutive pixels, in place.
 
     Parameters
     ----------
     values : ndarray, shape (pixel,)
-        Pedestal-subtracted values; a last, shorter run is left alone by the caller.
+        Pedestal-subtracted values; a last, shorter run is left alone.
     used : ndarray of uint8, shape (pixel,)
         Not zero where a pixel may enter the estimate.
     low, high : float
         Only values in [low, high] enter the estimate.
     fewest : int
-        A run with fewer such pixels is not corrected.
+        A run with fewer such pixels is not corrected; at least 1.
     largest : float
         A correction beyond it in magnitude is not applied.
     truncate : bool
         Integer median of the truncated values (algorithm 3).
     everywhere : bool
         Correct all pixels of the run, or only the used ones.
-    net, buf, absent, turn, picked : ndarray
-        `median_network` and work space: (inputs, LANES), (LANES,) int32, (LANES,) and
-        (LANES * length,) of the values' type.
+    net, buf, state, hint, picked : ndarray
+        From `workspace` and, for `picked`, (LANES * length,) of the values' type.
     """
     runs = values.size // length
     for first in range(0, runs, LANES):
         lanes = min(LANES, runs - first)
         start = first * length
         stop = start + lanes * length
+        buf[length:] = np.inf
         _fill_runs(values[start:stop], used[start:stop], length, lanes, low, high, buf, picked)
-        _alternate(buf, absent, turn, length)
-        _run_network(net, buf)
-        _corrections(buf, absent, length, lanes, fewest, largest, truncate, turn)
+        _lane_corrections(buf, net, state, hint, fewest, largest, truncate)
         for lane in range(lanes):
-            _subtract_line(values, used, start + lane * length, length, turn[lane], everywhere)
+            _subtract_line(values, used, start + lane * length, length, state[2, lane], everywhere)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -219,8 +349,8 @@ def _fill_columns(
     values: Floats, used: NDArray[np.uint8], start: int, stride: int, length: int, lanes: int,
     low: float, high: float, buf: Floats,
 ) -> None:
-    """Copy `lanes` neighbouring columns; NaN where a pixel does not count."""
-    nan = values.dtype.type(np.nan)
+    """Copy `lanes` neighbouring columns; +inf where a pixel does not count."""
+    out = values.dtype.type(np.inf)
     for i in range(length):
         at = start + i * stride
         line = values[at : at + lanes]
@@ -228,36 +358,36 @@ def _fill_columns(
         row = buf[i]
         for lane in range(lanes):
             v = line[lane]
-            row[lane] = v if (mark[lane] != 0) & (v >= low) & (v <= high) else nan
+            row[lane] = v if (mark[lane] != 0) & (v >= low) & (v <= high) else out
 
 
 @numba.njit(cache=True, nogil=True)
 def subtract_column_medians(
     values: Floats, used: NDArray[np.uint8], columns: int, length: int,
     low: float, high: float, fewest: int, largest: float, everywhere: bool,
-    net: Ints, buf: Floats, absent: Ints, turn: Floats,
+    net: Ints, buf: Floats, state: Floats, hint: Floats,
 ) -> None:
     """Subtract its median from each column of `length` rows, in place.
 
     `values` holds rows of `columns` pixels; its number of rows is a multiple of `length`.
-    Other parameters as in `subtract_run_medians`; `turn` is work space (LANES,) float32.
+    Other parameters as in `subtract_run_medians`.
     """
     block = columns * length
     zero = values.dtype.type(0)
+    cm = state[2]
     for base in range(0, values.size // block * block, block):
         for first in range(0, columns, LANES):
             lanes = min(LANES, columns - first)
             start = base + first
+            buf[length:] = np.inf
             _fill_columns(values, used, start, columns, length, lanes, low, high, buf)
-            _alternate(buf, absent, turn, length)
-            _run_network(net, buf)
-            _corrections(buf, absent, length, lanes, fewest, largest, False, turn)
+            _lane_corrections(buf, net, state, hint, fewest, largest, False)
             for i in range(length):
                 at = start + i * columns
                 line = values[at : at + lanes]
                 mark = used[at : at + lanes]
                 for lane in range(lanes):
-                    line[lane] -= turn[lane] if everywhere or mark[lane] else zero
+                    line[lane] -= cm[lane] if everywhere or mark[lane] else zero
 
 
 @numba.njit(cache=True, nogil=True)
