@@ -1,7 +1,10 @@
 """Runs that many tests read: written once per session, in a cache folder of the session's own."""
 
 import os
+import pickle
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -131,3 +134,25 @@ def _nothing(example):
         return ""
     dtype = np.asarray(example).dtype
     return np.full(np.shape(example), np.nan if dtype.kind == "f" else 0, dtype)
+
+
+_ELSEWHERE = """
+import pickle, sys
+code, value = pickle.load(sys.stdin.buffer)
+result = eval(code, {"x": value})
+sys.stdout.buffer.write(pickle.dumps(result))
+"""
+
+
+@pytest.fixture(scope="session")
+def elsewhere():
+    """Evaluate an expression of ``x`` in a process that knows nothing but the pickled value."""
+
+    def evaluate(value, code):
+        sent = pickle.dumps((code, value))
+        done = subprocess.run(
+            [sys.executable, "-c", _ELSEWHERE], input=sent, stdout=subprocess.PIPE, check=True
+        )
+        return pickle.loads(done.stdout)
+
+    return evaluate

@@ -214,7 +214,8 @@ def test_what_is_no_run(tmp_path):
 
 
 def test_files_are_grouped_by_their_names():
-    names = "x-y-r0010-s1-c1.xtc x-y-r0010-s1-c0.xtc x-y-r0010-s0.xtc x-y-r0002-s0-c00.xtc2 z-r0002-s0.xtc2".split()
+    names = ["x-y-r0010-s1-c1.xtc", "x-y-r0010-s1-c0.xtc", "x-y-r0010-s0.xtc"]
+    names += ["x-y-r0002-s0-c00.xtc2", "z-r0002-s0.xtc2"]
     runs = group_runs(f"/d/{n}" for n in names)
     assert [(r.experiment, r.number) for r in runs] == [("x-y", 2), ("x-y", 10), ("z", 2)]
     assert [s.parts for s in runs[1].streams] == [(f"/d/{names[2]}",), (f"/d/{names[1]}", f"/d/{names[0]}")]
