@@ -114,7 +114,7 @@ class _Choices:
     plane: float | None
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _prepare(geometry: Geometry, choices: _Choices) -> AssemblyTables:
     where = coordinates(
         geometry, frame=choices.frame, tilts=choices.tilts, wide_centres=choices.wide_centres
@@ -184,7 +184,7 @@ def _panel_tables(flat: NDArray[np.int32]) -> tuple[Index, NDArray[np.int64], In
         # pixels that do not exist have no bin to be scattered to
         copied = these.size >= SHORTEST_RUN * len(found) or these.min() < 0
         runs.append(found if copied else found[:0])
-        visits.append(_visit(these)[: 0 if copied else None])
+        visits.append(np.zeros(0, np.uint32) if copied else _visit(these))
     return np.concatenate(runs), _starts(runs), np.concatenate(visits), _starts(visits)
 
 
@@ -218,12 +218,13 @@ def _visit(these: NDArray[np.int32]) -> Index:
     from psana_dask.geometry.kernels import BLOCK, STRIP
 
     rows, cols = these.shape
-    blocks = [
-        these[top : top + BLOCK, left : left + STRIP].T.ravel()
-        for left in range(0, cols, STRIP)
-        for top in range(0, rows, BLOCK)
-    ]
-    return np.concatenate(blocks).astype(np.uint32)
+    whole = rows - rows % BLOCK
+    pieces = []
+    for left in range(0, cols, STRIP):
+        strip = these[:, left : left + STRIP]
+        blocks = strip[:whole].reshape(-1, BLOCK, strip.shape[1])
+        pieces += [blocks.transpose(0, 2, 1).ravel(), strip[whole:].T.ravel()]
+    return np.concatenate(pieces).astype(np.uint32)
 
 
 def _runs_of_true(flags: NDArray[np.bool_]) -> Index:
