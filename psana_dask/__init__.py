@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from psana_dask.options import set_options
     from psana_dask.run import Run, list_runs, open_run, open_runs
     from psana_dask.run import open_run as open
-    from psana_dask.times import times
+    from psana_dask.keys import times
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ _HOMES = {
     "open_runs": ("psana_dask.run", "open_runs"),
     "list_runs": ("psana_dask.run", "list_runs"),
     "Run": ("psana_dask.run", "Run"),
-    "times": ("psana_dask.times", "times"),
+    "times": ("psana_dask.keys", "times"),
     "set_options": ("psana_dask.options", "set_options"),
     "calib": ("psana_dask.calib", None),
     "errors": ("psana_dask.errors", None),

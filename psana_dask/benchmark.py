@@ -143,6 +143,7 @@ def _open(folder: Path, rounds: int) -> list[Row]:
 
 def _column(folder: Path, rounds: int) -> list[Row]:
     run = open_run(folder)
+    run["gmd"].field("milliJoulesPerPulse", chunks=None).isel(time=slice(0, 2)).load()  # imports, kernels
     seconds = _median(lambda: run["gmd"].field("milliJoulesPerPulse", chunks=None).values, rounds)
     return [_row("column of scalars (s)", seconds, f"{len(run):,} events")]
 
@@ -157,7 +158,7 @@ def _random(folder: Path, events: int) -> list[Row]:
         frames.values  # noqa: B018  (reads them)
     needed = frames.nbytes
     return [
-        _row("random events: bytes read / wanted", reads.bytes / needed, f"{len(wanted)} of {events:,} events"),
+        _row("random events: bytes read / wanted", reads.bytes / needed, f"{len(wanted)} of {events:,}"),
         _row("random events: build (ms)", 1e3 * build),
     ]
 
@@ -174,7 +175,7 @@ class _CountedReads:
             self.bytes += int(sizes.sum())
             self._original(source, offsets, sizes, out, places)
 
-        FileSource.read_pieces = counted  # type: ignore[method-assign]
+        FileSource.read_pieces = counted  # type: ignore[method-assign,assignment]
         return self
 
     def __exit__(self, *error: object) -> None:

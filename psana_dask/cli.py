@@ -13,7 +13,7 @@ from psana_dask import __version__
 from psana_dask.errors import PsanaError
 
 source_argument = click.argument("source", nargs=-1, required=True)
-run_option = click.option("--run", type=int, help="Run number, where SOURCE is an experiment or holds several.")
+run_option = click.option("--run", type=int, help="Run number.")
 dir_option = click.option("--dir", "folder", type=click.Path(), help="Folder of the files.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
@@ -34,8 +34,8 @@ class Commands(click.Group):
             sys.exit(130)
 
 
-def _show_warning(message: Any, *rest: Any) -> None:
-    del rest
+def _show_warning(message: Warning | str, *rest: Any, **named: Any) -> None:
+    del rest, named
     click.echo(f"warning: {message}", err=True)
 
 
@@ -92,7 +92,7 @@ def ls(experiment: str, folder: str | None, as_json: bool) -> None:
 @click.argument("detector")
 @run_option
 @dir_option
-@click.option("--event", default="0", show_default=True, help="Position, or time (2014-06-14T06:12:03.5: the nearest).")
+@click.option("--event", default="0", show_default=True, help="Position, or time: the nearest event.")
 @click.option("-o", "--output", default="picture.png", show_default=True, type=click.Path(dir_okay=False))
 def show(source: str, detector: str, run: int | None, folder: str | None, event: str, output: str) -> None:
     """Draw one event of DETECTOR (or DETECTOR.FIELD): panels side by side, or waveforms."""
@@ -102,7 +102,7 @@ def show(source: str, detector: str, run: int | None, folder: str | None, event:
     array = _one_event(opened, detector, event)
     title = f"{opened.experiment} run {opened.number}: {array.name}, {str(array.time.values)[:29]}"
     save_picture(array, output, title)
-    click.echo(f"{output}: {array.name} {dict(array.sizes)}, {str(array.time.values)}")
+    click.echo(f"{output}: {array.name} {dict(array.sizes)}, {array.time.values!s}")
 
 
 def _one_event(run: Any, detector: str, event: str) -> Any:

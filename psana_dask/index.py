@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,11 @@ from psana_dask.errors import ReadError, TruncatedError, UnknownFormat
 from psana_dask.files import StreamFiles
 from psana_dask.model import Array, FieldSpec, Kind, Names, Problem, Service, StreamIndex
 from psana_dask.options import current
-from psana_dask.readers.xtc2 import Scanner, recognise
+from psana_dask.readers.xtc2 import Progress, Scanner, recognise
 from psana_dask.sources import POOL, FileSource, Source, read_bytes
 
 INDEX_VERSION = 1
 """Raised whenever the columns or their meaning change: older caches are then built anew."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a path, the bytes scanned and the size of the file."""
-
 
 def stream_index(
     files: StreamFiles, *, cache: bool = True, live: bool = False, progress: Progress | None = None
@@ -93,6 +89,7 @@ def _build(
     """Scan the files, or what is new in them."""
     grown = kept is not None and _only_grew(kept[1], files)
     scanner, marks = _resumed(kept, live) if kept is not None and grown else (Scanner(live=live), [])
+    scanner.progress = progress
     listing = read_listing(files.smd) if files.smd is not None else Listing.empty()
     parts = list(_paths(marks, files))
     number = 0
@@ -103,8 +100,6 @@ def _build(
         if done is None or mark != done["mark"]:
             POOL.forget(parts[number])
             start = _scan_part(scanner, FileSource(parts[number]), number, start, listing)
-        if progress is not None:
-            progress(parts[number], start, mark[0])
         witness = _witness(parts[number], start)
         entry = {"path": parts[number], "mark": mark, "next": start, "witness": witness}
         marks[number : number + 1] = [entry]

@@ -6,10 +6,17 @@ from types import TracebackType
 from typing import Any
 
 from dask.callbacks import Callback
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 
-class ComputeProgress(Callback):  # type: ignore[misc]
+class ComputeProgress(Callback):
     """Shows how many tasks of a Dask computation are done, while it is a context.
 
     Parameters
@@ -52,6 +59,7 @@ class ScanProgress:
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, path: str, done: int, total: int) -> None:
+        """Note that `done` of the `total` bytes of a file are scanned."""
         name = path.rpartition("/")[2]
         if path not in self._tasks:
             self._tasks[path] = self._progress.add_task(name, total=total)

@@ -11,6 +11,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +23,11 @@ from psana_dask.align import build_events, event_rows, select_events
 from psana_dask.blocks import StreamBlocks, decode_dgram
 from psana_dask.columns import load_columns, save_columns
 from psana_dask.errors import AmbiguousRun, FormatError, ReadError, RunNotFound, UnknownFormat
-from psana_dask.files import RunFiles
-from psana_dask.index import INDEX_VERSION, Progress, file_mark, stream_index
+from psana_dask.files import RunFiles, StreamFiles
+from psana_dask.index import INDEX_VERSION, file_mark, stream_index
 from psana_dask.model import EventTable, Problem, Service, StreamIndex
 from psana_dask.options import current
+from psana_dask.readers.xtc2 import Progress
 from psana_dask.sources import POOL
 
 
@@ -56,6 +58,10 @@ class Recording:
     problems: tuple[Problem, ...] = field(repr=False)
     token: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # by reference: the index is on disk, or is made again where it cannot be seen
+        return open_recording, (self.files, self.token)
+
     @cached_property
     def blocks(self) -> tuple[StreamBlocks, ...]:
         """Look-up of blocks, one per stream."""
@@ -80,6 +86,8 @@ class Recording:
 _opened: OrderedDict[RunFiles, Recording] = OrderedDict()
 _lock = threading.RLock()
 _MOST_OPEN = 16
+INDEX_THREADS = 8
+"""Streams indexed at once: a scan of large events waits for the disk most of the time."""
 
 
 def open_recording(
@@ -144,18 +152,20 @@ def _indexes(
     files: RunFiles, live: bool, progress: Progress | None
 ) -> tuple[list[StreamIndex], list[Problem]]:
     """Index every stream; a stream that cannot be indexed is a problem, unless all are so."""
-    streams: list[StreamIndex] = []
-    errors: list[FormatError | UnknownFormat] = []
-    problems: list[Problem] = []
-    for stream in files.streams:
+
+    def one(stream: StreamFiles) -> StreamIndex | FormatError | UnknownFormat:
         try:
-            streams.append(stream_index(stream, cache=files.cache, live=live, progress=progress))
+            return stream_index(stream, cache=files.cache, live=live, progress=progress)
         except (FormatError, UnknownFormat) as error:
-            errors.append(error)
-            problems.append(Problem(stream.parts[0], 0, -1, str(error)))
+            return error
+
+    with ThreadPoolExecutor(min(INDEX_THREADS, len(files.streams))) as pool:
+        found = list(pool.map(one, files.streams))
+    streams = [f for f in found if isinstance(f, StreamIndex)]
+    errors = [(s, f) for s, f in zip(files.streams, found, strict=True) if not isinstance(f, StreamIndex)]
     if not streams:
-        raise errors[0]
-    return streams, problems
+        raise errors[0][1]
+    return streams, [Problem(s.parts[0], 0, -1, str(error)) for s, error in errors]
 
 
 # ---- which run ----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from psana_dask.pipeline import Choice, catalog_of
 from psana_dask.recording import Recording, open_recording, run_numbers
 from psana_dask.selection import Condition, is_mask, key_positions, positions
 from psana_dask.slow import DetectorConfig, Epics, detector_config, steps_of, steps_table
-from psana_dask.times import parse_keys, times
+from psana_dask.keys import parse_keys, times
 
 if TYPE_CHECKING:
     import pandas as pd

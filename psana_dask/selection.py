@@ -14,7 +14,7 @@ import numpy.typing as npt
 from psana_dask.dataset import View
 from psana_dask.errors import DroppedWarning, EventNotFound
 from psana_dask.model import Array
-from psana_dask.times import EventKeys, parse_keys
+from psana_dask.keys import EventKeys, parse_keys
 
 Ints = npt.NDArray[np.int64]
 
@@ -134,8 +134,8 @@ def key_positions(
     near = _neighbour(ordered, keys.values, right, exact, method)
     lacking = (near < 0) | (near >= len(axis)) | (~exact if method is None else np.zeros(len(near), bool))
     if tolerance is not None:
-        distance = np.abs(ordered[np.clip(near, 0, len(axis) - 1)] - keys.values)
-        lacking |= distance > np.timedelta64(tolerance)
+        distance = _distance(ordered[np.clip(near, 0, len(axis) - 1)], keys.values)
+        lacking |= distance > float(np.timedelta64(tolerance, "ns").astype(np.int64))
     if lacking.any():
         raise _not_found(view, keys, int(np.flatnonzero(lacking)[0]), ordered)
     return order[near]

@@ -7,7 +7,7 @@ a Configure says about the blocks, and `Scanner` drives the compiled walk of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,9 @@ from psana_dask.readers.xtc2_layout import (
     TypeId,
 )
 from psana_dask.sources import FileSource, MemorySource, Source, read_bytes
+
+Progress = Callable[[str, int, int], None]
+"""Called with a path, the bytes scanned and the size of the file."""
 
 _KINDS = {CHARSTR: Kind.STRING, ENUMVAL: Kind.ENUM, ENUMDICT: Kind.ENUM_ENTRY}
 
@@ -203,6 +206,8 @@ class Scanner:
         Configurations known from before; the last one is in force.
     live : bool
         Files may still grow: an unfinished last datagram is no problem.
+    progress : callable, optional
+        Called with a file, the bytes scanned and its size.
 
     Attributes
     ----------
@@ -210,10 +215,17 @@ class Scanner:
     problems : list of Problem
     """
 
-    def __init__(self, configs: tuple[tuple[Names, ...], ...] = (), *, live: bool = False) -> None:
+    def __init__(
+        self,
+        configs: tuple[tuple[Names, ...], ...] = (),
+        *,
+        live: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         self.configs = list(configs)
         self.problems: list[Problem] = []
         self._live = live
+        self.progress = progress
         self._chunks: list[dict[str, Array]] = []
 
     def scan(self, source: Source, part: int, start: int = 0, known: Array | None = None) -> int:
@@ -423,6 +435,8 @@ class _Walk:
                     "words": words.copy(),
                 }
             )
+        if self._scanner.progress is not None:
+            self._scanner.progress(self._source.name, int(s[k.NEXT]), int(s[k.END]))
         s[[k.DGRAMS, k.BLOCKS, k.LAYOUTS, k.WORDS, k.FAULTS]] = 0
         self._last[:] = -1
 

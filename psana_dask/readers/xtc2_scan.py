@@ -86,7 +86,7 @@ def u4(window: Bytes, i: int) -> int:
     k = np.uint64(i)  # an unsigned index cannot count from the end: four bytes become one load
     low = np.uint32(window[k]) | np.uint32(window[k + _1]) << _8
     high = np.uint32(window[k + _2]) << _16 | np.uint32(window[k + _3]) << _24
-    return np.int64(low | high)
+    return int(low | high)
 
 
 @njit(int64(int32, _BYTES, _STATE, int64, int64), counted=False, inline="always")
