@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psana_dask import calib, errors, geometry, simulate
+    from psana_dask.keys import times
     from psana_dask.options import set_options
     from psana_dask.run import Run, list_runs, open_run, open_runs
     from psana_dask.run import open_run as open
-    from psana_dask.keys import times
 
 __version__ = "0.1.0"
 

@@ -20,12 +20,12 @@ from psana_dask.detector import Detector
 from psana_dask.errors import FormatError, NameNotFound, PartialRunWarning, suggestion
 from psana_dask.evr import CodeCondition, Evr
 from psana_dask.files import find_run, find_runs, is_data_set, parse_data_set
+from psana_dask.keys import parse_keys, times
 from psana_dask.model import Problem
 from psana_dask.pipeline import Choice, catalog_of
 from psana_dask.recording import Recording, open_recording, run_numbers
 from psana_dask.selection import Condition, is_mask, key_positions, positions
 from psana_dask.slow import DetectorConfig, Epics, detector_config, steps_of, steps_table
-from psana_dask.keys import parse_keys, times
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from psana_dask.dataset import View
 from psana_dask.errors import DroppedWarning, EventNotFound
-from psana_dask.model import Array
 from psana_dask.keys import EventKeys, parse_keys
+from psana_dask.model import Array
 
 Ints = npt.NDArray[np.int64]
 
