@@ -195,6 +195,14 @@ class Record:
     def __repr__(self) -> str:
         return f"<Record {self.title}: {'varies' if self.size is None else self.size} bytes>"
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle records of the tables by title: their formulas cannot be pickled."""
+        from psana_dask.readers.tables import record_of
+
+        if record_of(self.title) is self:
+            return record_of, (self.title,)
+        return super().__reduce_ex__(protocol)
+
     def name_of(self, item: Field | Bits | Derived | Method) -> str:
         """Return our name of one of the record's values."""
         if isinstance(item, Field) and item.hidden:

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from psana_dask.errors import FormatError
 from psana_dask.readers import xtc
-from psana_dask.readers.compression import decompress
-from psana_dask.readers.records import View
-from psana_dask.readers.tables import config_keys, is_config, is_known, record_for, type_name
+from psana_dask.readers.tables import record_for, type_name
+from psana_dask.readers.xtc_config import Configuration
 from psana_dask.readers.xtc_layout import (
     COMPRESSED,
     ID_XTC,
@@ -29,13 +28,14 @@ from psana_dask.readers.xtc_layout import (
 from psana_dask.sources import Source, read_bytes
 
 Bytes = npt.NDArray[np.uint8]
-Configs = dict[tuple[tuple[int, int], tuple[int, int]], View]
 
 SHOWN = 16
 """Elements of an array that are written out; of longer ones shape, type, least and largest."""
 
 
-def dump(source: Source, start: int = 0, configs: Configs | None = None) -> Iterator[dict[str, Any]]:
+def dump(
+    source: Source, start: int = 0, configuration: Configuration | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield every datagram of a file as nested dicts.
 
     Parameters
@@ -43,23 +43,27 @@ def dump(source: Source, start: int = 0, configs: Configs | None = None) -> Iter
     source : Source
     start : int
         Byte where a datagram begins.  What lies before it still gives its configuration.
-    configs : dict, optional
-        Configurations of other files by ((type, version), source key), as for the parts of a
-        stream behind the first one; those of this file are added to it.
+    configuration : Configuration, optional
+        What was in force before the file, as for the parts of a stream behind the first one.
     """
-    configs = {} if configs is None else configs
+    configuration = configuration or Configuration()
     for block in xtc.walk(source, containers=True):
         for row, dgram in enumerate(block.dgrams):
-            described = _dgram(source, dgram, block.leaves_of(row), configs)
+            data = read_bytes(source, int(dgram["offset"]), int(dgram["size"]))
+            payload, nodes = np.frombuffer(data, np.uint8), block.leaves_of(row)
+            if dgram["service"] in _CONFIGURING:
+                configuration = configuration.with_dgram(payload, nodes[nodes["contains"] & 0xFFFF != ID_XTC])
             if dgram["offset"] >= start:
-                yield described
+                yield _dgram(dgram, nodes, payload, configuration)
         for problem in block.problems:
             yield {"offset": problem.offset, "problem": problem.what}
 
 
-def _dgram(source: Source, dgram: Any, nodes: Any, configs: Configs) -> dict[str, Any]:
+_CONFIGURING = (TransitionId.CONFIGURE, TransitionId.BEGIN_CALIB_CYCLE)
+
+
+def _dgram(dgram: Any, nodes: Any, payload: Bytes, configuration: Configuration) -> dict[str, Any]:
     offset, timestamp = int(dgram["offset"]), int(dgram["timestamp"])
-    payload = np.frombuffer(read_bytes(source, offset, int(dgram["size"])), np.uint8)
     return {
         "offset": offset,
         "size": int(dgram["size"]),
@@ -70,11 +74,11 @@ def _dgram(source: Source, dgram: Any, nodes: Any, configs: Configs) -> dict[str
         "vector": int(dgram["fiducial"]) >> 17,
         "ticks": int(dgram["ticks"]) & 0xFFFFFF,
         "env": int(dgram["env"]),
-        "containers": [_container(node, offset, payload, configs) for node in nodes],
+        "containers": [_container(node, offset, payload, configuration) for node in nodes],
     }
 
 
-def _container(node: Any, offset: int, dgram: Bytes, configs: Configs) -> dict[str, Any]:
+def _container(node: Any, offset: int, dgram: Bytes, configuration: Configuration) -> dict[str, Any]:
     log, phy, contains = int(node["log"]), int(node["phy"]), int(node["contains"])
     found = {
         "offset": offset + int(node["at"]),
@@ -90,21 +94,19 @@ def _container(node: Any, offset: int, dgram: Bytes, configs: Configs) -> dict[s
     size = int(node["extent"]) - XTC.itemsize
     if contains & 0xFFFF != ID_XTC and size > 0:
         start = int(node["at"]) + XTC.itemsize
-        found |= _decoded(contains, source_key(log, phy), dgram[start : start + size], configs)
+        found |= _decoded(contains, source_key(log, phy), dgram[start : start + size], configuration)
     return found
 
 
-def _decoded(contains: int, source: tuple[int, int], payload: Bytes, configs: Configs) -> dict[str, Any]:
+def _decoded(
+    contains: int, source: tuple[int, int], payload: Bytes, configuration: Configuration
+) -> dict[str, Any]:
     """Return the record's name and values, or why it has none."""
-    key = contains & 0xFFFF, contains >> 16 & 0x7FFF
-    record = record_for(*key, payload)
-    cfg = next((configs[k, source] for k in config_keys(record) if (k, source) in configs), None)
     try:
-        view = record.view(decompress(payload) if contains & COMPRESSED else payload, cfg=cfg)
-        if is_config(key[0]) and is_known(record):
-            configs[key, source] = view
-        return {"record": record.title, "values": simple(view.values())}
+        view = configuration.decode(contains, source, payload)
+        return {"record": view.record.title, "values": simple(view.values())}
     except FormatError as error:
+        record = record_for(contains & 0xFFFF, contains >> 16 & 0x7FFF, payload)
         return {"record": record.title, "problem": str(error)}
 
 

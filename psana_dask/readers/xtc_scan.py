@@ -218,8 +218,11 @@ def service_of(window: Bytes, i: int) -> int:
 
 @njit(int64(_BYTES, int64, int64), counted=False, inline="always")
 def is_likely(window: Bytes, i: int, seconds: int) -> int:
-    """Tell whether window[i] is surely a header: valid, of a known transition, within a day of `seconds`."""
-    near = u4(window, i + 4) - seconds
+    """Tell whether window[i] is surely a header: valid, of a known transition, within a day of `seconds`.
+
+    0 seconds: no clock is known yet.
+    """
+    near = u4(window, i + 4) - seconds if seconds else 0
     service = service_of(window, i)
     sequence = window[i + 11] >> 4 & 7
     return int(service >= 2 and sequence < 3 and u4(window, i) < 1000000000 and -86400 <= near <= 86400)

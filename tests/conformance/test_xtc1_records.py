@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from psana_dask.errors import FormatError
-from psana_dask.readers import xtc
+from psana_dask.readers import xtc, xtc2
 from psana_dask.readers.compression import decompress
 from psana_dask.readers.record_blocks import Batch, batches
 from psana_dask.readers.record_writing import encode
 from psana_dask.readers.records import View
-from psana_dask.readers.tables import RECORDS, config_keys, is_config, is_known, record_for, type_name
+from psana_dask.readers.tables import RECORDS, is_config, is_known, record_for, type_name
+from psana_dask.readers.xtc_config import Configuration
 from psana_dask.readers.xtc_layout import COMPRESSED, Level, TransitionId, daq_source_name, source_key
-from psana_dask.sources import FileSource
+from psana_dask.sources import FileSource, MemorySource
 
 DATA = Path(os.environ.get("PSANA_DASK_CONFORMANCE", Path(__file__).parents[3] / "shared/data")) / "xtc1"
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"oracle data are not at {DATA}")
@@ -62,11 +63,13 @@ def tally():
     tally, configs = Tally(), {}
     for oracle in ORACLES:
         path = path_of(oracle)
-        compare_file(tally, path, oracle, configs.setdefault(stream_of(path), {}))
+        stream = stream_of(path)
+        configs[stream] = compare_file(tally, path, oracle, configs.get(stream, Configuration()))
     return tally
 
 
-def compare_file(tally, path, oracle, configs):
+def compare_file(tally, path, oracle, configuration):
+    """Compare one file; return the configuration at its end."""
     data = np.fromfile(path, np.uint8)
     block = xtc.scan(FileSource(str(path)), containers=True)
     rows = [json.loads(line) for line in gzip.decompress(oracle.read_bytes()).splitlines()]
@@ -75,15 +78,21 @@ def compare_file(tally, path, oracle, configs):
         compare_header(tally, f"{path.name}@{row['off']}", row, dgram)
         nodes = list(flat(row["xtc"]))
         leaves = block.leaves_of(first)
+        if dgram["service"] in (TransitionId.CONFIGURE, TransitionId.BEGIN_CALIB_CYCLE):
+            start, stop = int(dgram["offset"]), int(dgram["offset"]) + int(dgram["size"])
+            inner = leaves[leaves["contains"] & 0xFFFF != 1]
+            configuration = configuration.with_dgram(data[start:stop], inner)
+            tally.same("problem", path.name, configuration.problems, ())
         tally.same("containers", f"{path.name}@{row['off']}", len(leaves), len(nodes))
         for node, leaf in zip(nodes, leaves, strict=False):
-            compare_leaf(tally, f"{path.name}@{node['off']}", node, leaf, dgram, data, configs)
+            compare_leaf(tally, f"{path.name}@{node['off']}", node, leaf, dgram, data, configuration)
     for row in rows:
         problems = {problem.offset for problem in block.problems}
         for bad in [row["off"]] if "error" in row else corrupt(row["xtc"]):
             tally.same("problem", path.name, bad in problems, True)
     # after a corrupt extent psana stops; what we find behind it is checked in test_corrupt_runs
     tally.same("datagrams", path.name, len(block.dgrams) >= len(good), True)
+    return configuration
 
 
 def flat(node):
@@ -115,7 +124,7 @@ def compare_header(tally, where, row, dgram):
             tally.same("header value", f"{where}.{key}", value, row["l1env"][key])
 
 
-def compare_leaf(tally, where, node, leaf, dgram, data, configs):
+def compare_leaf(tally, where, node, leaf, dgram, data, configuration):
     log, phy, contains = int(leaf["log"]), int(leaf["phy"]), int(leaf["contains"])
     type_id, version = contains & 0xFFFF, contains >> 16 & 0x7FFF
     ours = {
@@ -136,18 +145,16 @@ def compare_leaf(tally, where, node, leaf, dgram, data, configs):
     if contains & COMPRESSED:
         payload = decompress(payload)
         tally.same("payload", where, len(payload) + 20, node["uncompressed_extent"])
-    compare_payload(tally, where, node, (type_id, version), source_key(log, phy), payload, configs)
+    record = record_for(type_id, version, payload)
+    cfg = configuration.config_for(record, source_key(log, phy))
+    compare_payload(tally, where, node, record.view(payload, cfg=cfg))
 
 
-def compare_payload(tally, where, node, key, source, payload, configs):
-    record = record_for(*key, payload)
+def compare_payload(tally, where, node, view):
+    record, cfg, payload = view.record, view.cfg, view.buffer
     where = f"{where} {record.title}"
     tally.titles.add(record.title)
     tally.same("class", where, record.title, node["class"])
-    cfg = next((configs[k, source] for k in config_keys(record) if (k, source) in configs), None)
-    view = record.view(payload, cfg=cfg)
-    if is_config(key[0]):
-        configs[key, source] = view
     if "cfgclass" in node:
         tally.same("configuration", where, cfg and cfg.record.title, node["cfgclass"])
     if node["_sizeof"] not in {-1, 0xFFFFFFFF}:
@@ -339,6 +346,33 @@ def decodes(record, data, cfg):
     except FormatError:
         return "error"
     return "values"
+
+
+def test_every_file_is_recognised_and_no_other():
+    kinds = Counter()
+    for path in sorted(DATA.parent.rglob("*")):
+        if path.is_file():
+            source = FileSource(str(path))
+            assert xtc.recognise(source) == (path.suffix == ".xtc"), path
+            assert (xtc2.recognise(source) is not None) == (path.suffix == ".xtc2"), path
+            kinds[path.suffix] += 1
+    print(f"\n{dict(kinds)}")
+    assert kinds[".xtc"] == 27
+
+
+def test_flipped_bits_of_a_real_file_lose_at_most_one_datagram():
+    data = (DATA / "e999-r0001-s81-c00.xtc").read_bytes()
+    whole = xtc.scan(MemorySource(data)).dgrams
+    rng, lost = np.random.default_rng(81), Counter()
+    for bit in rng.choice(8 * len(data), 3000, replace=False).tolist():
+        broken = bytearray(data)
+        broken[bit // 8] ^= 1 << bit % 8
+        found = set(xtc.scan(MemorySource(bytes(broken))).dgrams["offset"].tolist())
+        victim = whole["offset"][np.searchsorted(whole["offset"], bit // 8, "right") - 1]
+        missing = set(whole["offset"].tolist()) - found
+        assert missing <= {int(victim)}, bit
+        lost[len(missing)] += 1
+    print(f"\n{dict(lost)}")
 
 
 def test_corrupt_runs_lose_only_what_is_corrupt():

@@ -19,6 +19,7 @@ from psana_dask.readers.tables import (
     is_known,
     load,
     record_for,
+    record_of,
     type_name,
 )
 
@@ -162,10 +163,20 @@ def test_a_head_that_asks_for_more_than_there_is():
 
 
 def test_a_view_can_be_sent_to_another_process():
-    cfg = view_of(TEST_CONFIG, encode(TEST_CONFIG, {"rows": 1, "cols": 1}))
-    again = pickle.loads(pickle.dumps(view_of(record_for(31, 1), bytes(28))))
-    assert again.values()["sum"] == 0.0
-    assert cfg.nbytes == 8
+    cfg = view_of(record_for(117, 1), bytes(record_for(117, 1).size))
+    shape = (16, 352, 384)
+    payload = encode(record_for(118, 1), {"frame": np.ones(shape)}, cfg)
+    again = pickle.loads(pickle.dumps(view_of(record_for(118, 1), payload, cfg)))
+    assert again["frame"].sum() == np.prod(shape)
+    assert again.record is record_for(118, 1)
+    assert again.cfg.number_of_elements == 16
+    unknown = pickle.loads(pickle.dumps(view_of(record_for(58, 3), b"abc")))
+    assert (unknown.record, bytes(unknown["bytes"])) == (record_for(58, 3), b"abc")
+
+
+def test_every_record_is_found_by_its_title():
+    assert all(record_of(record.title) is record for record in ALL_RECORDS)
+    assert record_of("No.Such") is None
 
 
 def test_unknown_types_keep_their_bytes():

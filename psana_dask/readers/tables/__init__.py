@@ -251,14 +251,37 @@ def load(place: str) -> Record:
 
 
 @cache
+def _by_title() -> dict[str, Record]:
+    """Return every record of every table by its title, nested ones included."""
+    waiting = [load(place) for place in (*RECORDS.values(), *EPICS_RECORDS.values())]
+    found: dict[str, Record] = {}
+    while waiting:
+        record = waiting.pop()
+        if record.title not in found:
+            found[record.title] = record
+            waiting += [field.record for field in record.fields if field.record is not None]
+    return found
+
+
+def record_of(title: str) -> Record | None:
+    """Return the record with a title, as ``Bld.BldDataEBeamV7``; None if no table has it."""
+    if title.startswith(_UNKNOWN):
+        return opaque(title.removeprefix(_UNKNOWN))
+    return _by_title().get(title)
+
+
+_UNKNOWN = "Unknown."
+
+
+@cache
 def opaque(what: str) -> Record:
     """Return a record for a type that no table knows: its only value is `bytes`."""
-    return Record(f"Unknown.{what}", (Array("bytes", "u1", 0, (REST,)),), align=1)
+    return Record(_UNKNOWN + what, (Array("bytes", "u1", 0, (REST,)),), align=1)
 
 
 def is_known(record: Record) -> bool:
     """Tell whether a table describes the record."""
-    return not record.title.startswith("Unknown.")
+    return not record.title.startswith(_UNKNOWN)
 
 
 def type_name(type_id: int) -> str:

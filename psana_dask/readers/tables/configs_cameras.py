@@ -118,7 +118,7 @@ OPAL1K_CONFIG_V1 = Record(
         )),
         Field("number_of_defect_pixels",   "u4",     8),
         Array("output_lookup_table",       "u2",    12, (_lookup_entries,)),
-        Array("defect_pixel_coordinates",  CAMERA_FRAME_COORD,None, ("number_of_defect_pixels",)),
+        Array("defect_pixel_coordinates",  CAMERA_FRAME_COORD, None, ("number_of_defect_pixels",)),
     ),
     derived=(
         Derived("output_offset", "u2", _output_offset),
@@ -140,7 +140,7 @@ QUARTZ_CONFIG_V1 = Record(
         )),
         Field("number_of_defect_pixels",   "u4",     8),
         Array("output_lookup_table",       "u2",    12, (_lookup_entries,)),
-        Array("defect_pixel_coordinates",  CAMERA_FRAME_COORD,None, ("number_of_defect_pixels",)),
+        Array("defect_pixel_coordinates",  CAMERA_FRAME_COORD, None, ("number_of_defect_pixels",)),
     ),
     derived=OPAL1K_CONFIG_V1.derived,
 )
@@ -162,7 +162,7 @@ QUARTZ_CONFIG_V2 = Record(
         Field("roi_hi",                    CAMERA_FRAME_COORD,  12),
         Field("number_of_defect_pixels",   "u4",    16),
         Array("output_lookup_table",       "u2",    20, (_lookup_entries,)),
-        Array("defect_pixel_coordinates",  CAMERA_FRAME_COORD,None, ("number_of_defect_pixels",)),
+        Array("defect_pixel_coordinates",  CAMERA_FRAME_COORD, None, ("number_of_defect_pixels",)),
     ),
     derived=OPAL1K_CONFIG_V1.derived,
 )

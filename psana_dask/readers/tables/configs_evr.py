@@ -175,7 +175,7 @@ EVR_CONFIG_V1 = Record(
         Field("npulses",      "u4",     0),
         Field("noutputs",     "u4",     4),
         Array("pulses",       EVR_PULSE_CONFIG,   8, ("npulses",)),
-        Array("output_maps",  EVR_OUTPUT_MAP,None, ("noutputs",)),
+        Array("output_maps",  EVR_OUTPUT_MAP, None, ("noutputs",)),
     ),
 )
 EVR_CONFIG_V2 = Record(
@@ -185,7 +185,7 @@ EVR_CONFIG_V2 = Record(
         Field("npulses",      "u4",     4),
         Field("noutputs",     "u4",     8),
         Array("pulses",       EVR_PULSE_CONFIG,  12, ("npulses",)),
-        Array("output_maps",  EVR_OUTPUT_MAP,None, ("noutputs",)),
+        Array("output_maps",  EVR_OUTPUT_MAP, None, ("noutputs",)),
     ),
     derived=(
         Derived("beam", "i2", _beam_code),
@@ -199,8 +199,8 @@ EVR_CONFIG_V3 = Record(
         Field("npulses",      "u4",     4),
         Field("noutputs",     "u4",     8),
         Array("eventcodes",   EVR_EVENT_CODE_V3,  12, ("neventcodes",)),
-        Array("pulses",       EVR_PULSE_CONFIG_V3,None, ("npulses",)),
-        Array("output_maps",  EVR_OUTPUT_MAP,None, ("noutputs",)),
+        Array("pulses",       EVR_PULSE_CONFIG_V3, None, ("npulses",)),
+        Array("output_maps",  EVR_OUTPUT_MAP, None, ("noutputs",)),
     ),
 )
 EVR_CONFIG_V4 = Record(
@@ -210,8 +210,8 @@ EVR_CONFIG_V4 = Record(
         Field("npulses",      "u4",     4),
         Field("noutputs",     "u4",     8),
         Array("eventcodes",   EVR_EVENT_CODE_V4,  12, ("neventcodes",)),
-        Array("pulses",       EVR_PULSE_CONFIG_V3,None, ("npulses",)),
-        Array("output_maps",  EVR_OUTPUT_MAP,None, ("noutputs",)),
+        Array("pulses",       EVR_PULSE_CONFIG_V3, None, ("npulses",)),
+        Array("output_maps",  EVR_OUTPUT_MAP, None, ("noutputs",)),
     ),
 )
 EVR_SEQUENCER_ENTRY = Record(
@@ -240,17 +240,17 @@ EVR_CONFIG_V5 = Record(
         Field("npulses",      "u4",     4),
         Field("noutputs",     "u4",     8),
         Array("eventcodes",   EVR_EVENT_CODE_V5,  12, ("neventcodes",)),
-        Array("pulses",       EVR_PULSE_CONFIG_V3,None, ("npulses",)),
-        Array("output_maps",  EVR_OUTPUT_MAP,None, ("noutputs",)),
-        Field("seq_config",   EVR_SEQUENCER_CONFIG_V1,None),
+        Array("pulses",       EVR_PULSE_CONFIG_V3, None, ("npulses",)),
+        Array("output_maps",  EVR_OUTPUT_MAP, None, ("noutputs",)),
+        Field("seq_config",   EVR_SEQUENCER_CONFIG_V1, None),
     ),
 )
 EVR_CONFIG_V6 = Record(
     "EvrData.ConfigV6",
     (
         *EVR_CONFIG_V5.before("output_maps"),
-        Array("output_maps",  EVR_OUTPUT_MAP_V2,None, ("noutputs",)),
-        Field("seq_config",   EVR_SEQUENCER_CONFIG_V1,None),
+        Array("output_maps",  EVR_OUTPUT_MAP_V2, None, ("noutputs",)),
+        Field("seq_config",   EVR_SEQUENCER_CONFIG_V1, None),
     ),
 )
 EVR_CONFIG_V7 = Record(
@@ -260,9 +260,9 @@ EVR_CONFIG_V7 = Record(
         Field("npulses",      "u4",     4),
         Field("noutputs",     "u4",     8),
         Array("eventcodes",   EVR_EVENT_CODE_V6,  12, ("neventcodes",)),
-        Array("pulses",       EVR_PULSE_CONFIG_V3,None, ("npulses",)),
-        Array("output_maps",  EVR_OUTPUT_MAP_V2,None, ("noutputs",)),
-        Field("seq_config",   EVR_SEQUENCER_CONFIG_V1,None),
+        Array("pulses",       EVR_PULSE_CONFIG_V3, None, ("npulses",)),
+        Array("output_maps",  EVR_OUTPUT_MAP_V2, None, ("noutputs",)),
+        Field("seq_config",   EVR_SEQUENCER_CONFIG_V1, None),
     ),
 )
 EVR_SRC_CONFIG_V1 = Record(
@@ -272,8 +272,8 @@ EVR_SRC_CONFIG_V1 = Record(
         Field("npulses",      "u4",     4),
         Field("noutputs",     "u4",     8),
         Array("eventcodes",   EVR_SRC_EVENT_CODE,  12, ("neventcodes",)),
-        Array("pulses",       EVR_PULSE_CONFIG_V3,None, ("npulses",)),
-        Array("output_maps",  EVR_OUTPUT_MAP_V2,None, ("noutputs",)),
+        Array("pulses",       EVR_PULSE_CONFIG_V3, None, ("npulses",)),
+        Array("output_maps",  EVR_OUTPUT_MAP_V2, None, ("noutputs",)),
     ),
 )
 EVR_IOCHANNEL = Record(

@@ -288,8 +288,8 @@ GENERIC_PGP_CONFIG_V1 = Record(
         Field("payload_size",         "u4",    40),
         Array("pixel_settings",       "u4",    44, ("frame_dim.rows", "frame_dim.columns")),
         Array("sequence_length",      "u4",  None, ("number_of_sequences",)),
-        Array("sequence",             GENERIC_PGP_C_REGISTER,None, ("number_of_registers",)),
-        Array("stream",               GENERIC_PGP_C_STREAM,None, ("number_of_streams",)),
+        Array("sequence",             GENERIC_PGP_C_REGISTER, None, ("number_of_registers",)),
+        Array("stream",               GENERIC_PGP_C_STREAM, None, ("number_of_streams",)),
         Array("payload",              "u4",  None, ("payload_size",)),
     ),
     derived=(

@@ -119,7 +119,7 @@ CONTROL_CONFIG_V1 = Record(
         Field("npvControls",  "u4",    16),
         Field("npvMonitors",  "u4",    20),
         Array("pvControls",   CONTROL_PVCONTROL,  24, ("npv_controls",)),
-        Array("pvMonitors",   CONTROL_PVMONITOR,None, ("npv_monitors",)),
+        Array("pvMonitors",   CONTROL_PVMONITOR, None, ("npv_monitors",)),
     ),
 )
 CONTROL_CONFIG_V2 = Record(
@@ -128,8 +128,8 @@ CONTROL_CONFIG_V2 = Record(
         *CONTROL_CONFIG_V1.before("pvControls"),
         Field("npvLabels",   "u4",    24),
         Array("pvControls",  CONTROL_PVCONTROL,  28, ("npv_controls",)),
-        Array("pvMonitors",  CONTROL_PVMONITOR,None, ("npv_monitors",)),
-        Array("pvLabels",    CONTROL_PVLABEL,None, ("npv_labels",)),
+        Array("pvMonitors",  CONTROL_PVMONITOR, None, ("npv_monitors",)),
+        Array("pvLabels",    CONTROL_PVLABEL, None, ("npv_labels",)),
     ),
 )
 CONTROL_CONFIG_V3 = Record(
@@ -145,8 +145,8 @@ CONTROL_CONFIG_V3 = Record(
         Field("npvMonitors",  "u4",    20),
         Field("npvLabels",    "u4",    24),
         Array("pvControls",   CONTROL_PVCONTROL,  28, ("npv_controls",)),
-        Array("pvMonitors",   CONTROL_PVMONITOR,None, ("npv_monitors",)),
-        Array("pvLabels",     CONTROL_PVLABEL,None, ("npv_labels",)),
+        Array("pvMonitors",   CONTROL_PVMONITOR, None, ("npv_monitors",)),
+        Array("pvLabels",     CONTROL_PVLABEL, None, ("npv_labels",)),
     ),
 )
 CONTROL_CONFIG_V4 = Record(
@@ -154,8 +154,8 @@ CONTROL_CONFIG_V4 = Record(
     (
         *CONTROL_CONFIG_V3.before("pvControls"),
         Array("pvControls",  CONTROL_PVCONTROL_V1,  28, ("npv_controls",)),
-        Array("pvMonitors",  CONTROL_PVMONITOR_V1,None, ("npv_monitors",)),
-        Array("pvLabels",    CONTROL_PVLABEL_V1,None, ("npv_labels",)),
+        Array("pvMonitors",  CONTROL_PVMONITOR_V1, None, ("npv_monitors",)),
+        Array("pvLabels",    CONTROL_PVLABEL_V1, None, ("npv_labels",)),
     ),
 )
 PARTITION_SOURCE = Record(
@@ -181,7 +181,7 @@ PARTITION_CONFIG_V2 = Record(
         Field("numWords",    "u4",     0, name="num_words"),
         Field("numSources",  "u4",     4),
         Array("bldMask",     "u4",     8, ("num_words",)),
-        Array("sources",     PARTITION_SOURCE,None, ("num_sources",)),
+        Array("sources",     PARTITION_SOURCE, None, ("num_sources",)),
     ),
     derived=(
         Derived("numBldMaskBits", "u4", _num_bld_mask_bits),
