@@ -65,7 +65,8 @@ def cspad() -> tuple[np.ndarray, dict]:
 def epix10ka(share: float) -> tuple[np.ndarray, dict, np.ndarray]:
     r = np.random.default_rng(3)
     shape = (16, 352, 384)
-    levels, gains = (3000, 3100, 3000, 3050, 3080, 5200, 5300), (16.4, 5.466, 0.164, 16.4, 5.466, 0.164, 0.164)
+    levels = (3000, 3100, 3000, 3050, 3080, 5200, 5300)
+    gains = (16.4, 5.466, 0.164, 16.4, 5.466, 0.164, 0.164)
     peds = np.stack([r.normal(v, 60, shape) for v in levels]).astype(np.float32)
     factor = np.stack([r.normal(v, v * 0.03, shape) for v in gains]).astype(np.float32)
     raw = np.clip(peds[3] + r.normal(0, 20, (FRAMES, *shape)), 0, 16383).astype(np.uint16)

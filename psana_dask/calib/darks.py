@@ -376,7 +376,7 @@ def low_range_pedestals(
 
 def stack_ranges(
     results: Mapping[int, DarkResult],
-    detector: Detector = GENERIC,
+    row: Detector = GENERIC,
     previous: Mapping[str, Constants] | None = None,
     **provenance: Any,
 ) -> dict[str, Constants]:
@@ -386,8 +386,8 @@ def stack_ranges(
     ----------
     results : mapping of range number to DarkResult
         Measured stages, all of one frame shape.
-    detector : Detector
-        Names the ranges.
+    row : Detector
+        Row of the detector table: names the ranges.
     previous : mapping of kind to Constants, optional
         Where ranges that were not measured are taken from.
     **provenance
@@ -402,19 +402,19 @@ def stack_ranges(
     joined = {}
     for kind in next(iter(stages.values())):
         planes = [
-            np.asarray(stages[k][kind].value) if k in stages else _previous(previous, kind, k, detector)
-            for k in range(len(detector.decoding.ranges))
+            np.asarray(stages[k][kind].value) if k in stages else _previous(previous, kind, k, row)
+            for k in range(len(row.decoding.ranges))
         ]
         joined[kind] = Constants(kind, checked(kind, np.stack(planes)), **provenance)
     return joined
 
 
 def _previous(
-    previous: Mapping[str, Constants] | None, kind: str, k: int, detector: Detector
+    previous: Mapping[str, Constants] | None, kind: str, k: int, row: Detector
 ) -> NDArray[Any]:
     if previous is None or kind not in previous:
         raise ConstantsError(
-            f"gain range {detector.decoding.ranges[k]} of {detector.name} was not measured; give "
+            f"gain range {row.decoding.ranges[k]} of {row.name} was not measured; give "
             f"previous= constants that have its {kind}"
         )
     return np.asarray(previous[kind].value)[k]

@@ -47,7 +47,7 @@ class Detector:
 
     name: str  # device name in LCLS-1 sources, or the type in LCLS-II files
     group: str = "Camera::CalibV1"  # folder in an LCLS-1 calib directory
-    shape: tuple[int, ...] = ()  # (panel, row, col) or (row, col); 0: varies; (): any
+    shape: tuple[int, ...] = ()  # (panel, row, col) or (row, col); 0: not fixed; (): any
     decoding: Decoding = PLAIN
     gain: GainMeaning = "multiply"  # what pixel_gain does to the value, LCLS-1
     gain_xtc2: GainMeaning = "divide"  # the same, LCLS-II
@@ -75,13 +75,13 @@ class Detector:
 
 GENERIC = Detector("generic")
 
-def _epix10ka(name: str, panels: int, group: str) -> Detector:
-    return Detector(name, group, (panels, 352, 384), EPIX10KA_BITS, "divide", "divide",
+def _epix10ka(name: str) -> Detector:
+    return Detector(name, f"{name}::CalibV1", (0, 352, 384), EPIX10KA_BITS, "divide", "divide",
                     (7, 2, 10, 10), (0,), (2, 8), "EPIX10KA:V1", center=(1, 1))
 
 
-def _camera(name: str, field: str = "data16", rows: int = 0, cols: int = 0) -> Detector:
-    return Detector(name, shape=(rows, cols), geometry="MTRX", field=field)
+def _camera(name: str, field: str = "data16") -> Detector:
+    return Detector(name, shape=(0, 0), geometry="MTRX", field=field)
 
 
 DETECTORS: tuple[Detector, ...] = (
@@ -96,9 +96,7 @@ DETECTORS: tuple[Detector, ...] = (
              field="frame", center=(1, 1)),
     Detector("Epix100a", "Epix100a::CalibV1", (704, 768), common_mode=(4, 6, 30, 30), banks=(2, 8),
              geometry="EPIX100:V1", field="frame", keV_per_adu=0.06, center=(1, 1)),
-    _epix10ka("Epix10ka", 1, "Epix10ka::CalibV1"),
-    _epix10ka("Epix10kaQuad", 4, "Epix10kaQuad::CalibV1"),
-    _epix10ka("Epix10ka2M", 16, "Epix10ka2M::CalibV1"),
+    _epix10ka("Epix10ka"), _epix10ka("Epix10kaQuad"), _epix10ka("Epix10ka2M"),
     Detector("ePixHR2x2", "EpixHR2x2::CalibV1", (0, 288, 384), EPIXHR_BITS, "divide", banks=(2, 8),
              geometry="EPIXHR2X2:V1", center=(1, 1)),
     Detector("ePixM320", "EpixM320::CalibV1", (0, 0, 0), EPIXM_BITS, "divide", geometry="EPIXMASIC:V1"),
@@ -115,18 +113,16 @@ DETECTORS: tuple[Detector, ...] = (
     Detector("Pixis", "Pixis::CalibV1", (0, 0), geometry="MTRX", field="data"),
     Detector("Fli", "Fli::CalibV1", (0, 0), geometry="MTRX", field="data"),
     Detector("Pimax", "Pimax::CalibV1", (0, 0), geometry="MTRX", field="data"),
-    Detector("Timepix", "Timepix::CalibV1", (512, 512), geometry="MTRX", field="data"),
+    Detector("Timepix", "Timepix::CalibV1", (0, 0), geometry="MTRX", field="data"),
     Detector("Uxi", "Uxi::CalibV1", (0, 0, 0), geometry="MTRX", field="frames"),
     Detector("Fccd960", shape=(960, 960), geometry="MTRX", field="data16"),
     Detector("Archon", shape=(0, 4800), banks=(1, 16), geometry="ARCHON:V1", field="value",
              common_mode_xtc2=(9, 36, 300)),
-    _camera("Opal1000", "data16", 1024, 1024), _camera("Opal1600", "data16", 1200, 1600),
-    _camera("Opal2000", "data16", 1080, 1920), _camera("Opal4000", "data16", 1752, 2336),
-    _camera("Opal8000", "data16", 2472, 3296), _camera("Opal", "image"),
-    _camera("Tm6740", "data8", 480, 640), _camera("OrcaFl40", "data16", 2048, 2048),
-    _camera("Quartz4A150", "data16", 2048, 2048), _camera("Fccd", "data16", 500, 576),
-    _camera("Rayonix"), _camera("Zyla", "data"), _camera("iStar", "data"), _camera("Alvium", "data16"),
-    _camera("StreakC7700"), _camera("ControlsCamera"), _camera("Phasics"), _camera("Piranha4", "image"),
+    _camera("Opal1000"), _camera("Opal1600"), _camera("Opal2000"), _camera("Opal4000"),
+    _camera("Opal8000"), _camera("Opal", "image"), _camera("Tm6740", "data8"), _camera("OrcaFl40"),
+    _camera("Quartz4A150"), _camera("Fccd"), _camera("Rayonix"), _camera("Alvium", "data"),
+    _camera("Zyla", "data"), _camera("iStar", "data"), _camera("StreakC7700"),
+    _camera("ControlsCamera"), _camera("Phasics"), _camera("Piranha4", "image"),
 )
 
 # what a file may call the pixel field, in the order they are tried
