@@ -55,14 +55,25 @@ def recognise(source: Source) -> np.dtype[Any] | None:
 
 def _chain(source: Source, header: np.dtype[Any], most: int = 4) -> int:
     """Return how many of the first datagrams have valid headers."""
-    end, offset, links = source.size(), 0, 0
+    end, offset, links, declared = source.size(), 0, 0, False
     while links < most and offset + header.itemsize <= end:
         row = np.frombuffer(read_bytes(source, offset, header.itemsize), header)[0]
         if not is_header(row):
-            return 0 if links < 2 else links
+            return links if links > 1 or declared else 0
+        if links == 0:
+            declared = _declares(source, row, header)
         offset += header.itemsize - XTC.itemsize + int(row["extent"])
         links += 1
     return links
+
+
+def _declares(source: Source, row: Any, header: np.dtype[Any]) -> bool:
+    """Tell whether the first datagram is a Configure that begins with Names: no other proof is needed."""
+    if service_of(row) != TransitionId.CONFIGURE or source.size() < header.itemsize + XTC.itemsize:
+        return False
+    first = np.frombuffer(read_bytes(source, header.itemsize, XTC.itemsize), XTC)[0]
+    smallest = XTC.itemsize + NAMES.itemsize
+    return int(first["contains"]) & 0xFFF == TypeId.NAMES and int(first["extent"]) >= smallest
 
 
 def is_header(row: Any) -> bool:
@@ -283,6 +294,7 @@ class _Walk:
         self._state[xtc2_scan.CONFIGURED] = -1
         self._window = np.empty(xtc2_scan.WINDOW, np.uint8)
         self._seconds = 0
+        self._latest = start  # a resync looks from here on: the last datagram, or where the last one went on
         self._allocate(1 << 14)
         self._use_names()
 
@@ -378,16 +390,25 @@ class _Walk:
         self._state[k.BASE], self._state[k.LENGTH] = offset, size
 
     def _resync(self, status: int, offset: int) -> bool:
-        """Find where datagrams go on after a bad header; report what is passed over."""
+        """Find where datagrams go on after a bad header; report what is passed over.
+
+        The search begins inside the datagram before: its extent may be what is wrong.
+        """
         k = self._kernel
         self._flush()
-        found = [place for place in (self._next_chain(offset), self._next_known(offset)) if place >= 0]
-        cut = status == k.Status.TRUNCATED
-        what = "the datagram is longer than the file" if cut else "no valid datagram header"
-        skipped = min(found, default=int(self._state[k.END])) - offset
-        more = "the next datagrams follow" if found else "nothing readable follows"
-        self._scanner.problem(self._source, offset, f"{what}: {skipped} bytes are passed over; {more}")
-        self._state[k.NEXT] = min(found, default=offset)
+        before = min(self._latest, offset)
+        found = [place for place in (self._next_chain(before), self._next_known(before)) if place >= 0]
+        place = min(found, default=offset)
+        if place < offset:
+            what = f"the datagram says that it is longer than it is: the next one begins at byte {place}"
+            self._scanner.problem(self._source, before, what)
+        else:
+            cut = status == k.Status.TRUNCATED
+            what = "the datagram is longer than the file" if cut else "no valid datagram header"
+            skipped = min(found, default=int(self._state[k.END])) - offset
+            more = "the next datagrams follow" if found else "nothing readable follows"
+            self._scanner.problem(self._source, offset, f"{what}: {skipped} bytes are passed over; {more}")
+        self._state[k.NEXT] = self._latest = place
         return bool(found)
 
     def _next_chain(self, offset: int) -> int:
@@ -421,6 +442,7 @@ class _Walk:
         self._report_faults()
         if len(dgrams):
             self._seconds = int(dgrams["timestamp"][-1]) >> 32
+            self._latest = int(dgrams["offset"][-1])
             self._scanner.add(
                 {name: dgrams[name].copy() for name in _DGRAM_NAMES}
                 | {name: blocks[source].copy() for name, source in _BLOCK_NAMES}
