@@ -23,6 +23,10 @@ PLACES = [(x, y) for y in (-60000, -21000, 21000, 60000) for x in (-39500, 39500
 TILTS = (-0.10, 0.27, -0.04, -0.35, 0.17, -0.06, 0.20, 0.09)
 
 
+STACK = 8
+STACKED = "apply float32, per frame of 8"
+
+
 def jungfrau(turned):
     """A Jungfrau 4M whose panels lie along the image rows, or are turned by 90 degrees."""
     angle = 90.0 if turned else 0.0
@@ -43,6 +47,7 @@ def medians(cases, rounds):
             start = time.perf_counter()
             call()
             row[k] = time.perf_counter() - start
+    times[:, list(cases).index(STACKED)] /= STACK
     return np.median(times, axis=0) * 1e3, np.median(times / times[:, :1], axis=0)
 
 
@@ -72,10 +77,12 @@ def cases_of(geometry):
     raw_image = np.empty(tables.shape, np.uint16)
     back = np.empty_like(frame)
     filled = prepare(geometry, overlap="mean", holes="nearest")
+    stack, images = np.stack([frame] * STACK), np.empty((STACK, *tables.shape), np.float32)
     cases = {
         "copy of the image": lambda: np.copyto(image, source),
         "apply float32": lambda: apply(frame, tables, image),
         "apply float32, mean + nearest": lambda: apply(frame, filled, image),
+        STACKED: lambda: apply(stack, tables, images),
         "apply uint16": lambda: apply(raw, tables, raw_image),
         "image to panels": lambda: panels_of(source, tables, back),
     }

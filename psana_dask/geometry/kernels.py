@@ -33,6 +33,7 @@ def assemble(
     """
     runs, run_starts, visits, visit_starts, shape, empty, shared, holes, rule = tables
     size = shape[0] * shape[1]
+    # frame by frame: to reuse the tables of a panel for all frames costs more than it saves
     for time in range(panels.shape[0]):
         frame, image = panels[time], out[time]
         for panel in range(run_starts.size - 1):
@@ -40,7 +41,7 @@ def assemble(
             visit = visits[visit_starts[panel] : visit_starts[panel + 1]]
             if present[time, panel]:
                 _copy_runs(frame, image, these)
-                _scatter(frame, image, visit, panel * size, shape[0], shape[1])
+                _scatter(frame, image, visit, panel * size, shape)
             else:
                 _fill_runs(image, these, fill)
                 _fill_bins(image, visit, fill)
@@ -74,30 +75,36 @@ def _copy_runs(frame: Any, image: Any, runs: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _scatter(
-    frame: Any, image: Any, visit: Any, first: int, rows: int, cols: int
-) -> None:
+def _scatter(frame: Any, image: Any, visit: Any, first: int, shape: Any) -> None:
     """Scatter one panel; `visit` holds bins in the order strip, block of rows, column, row."""
+    rows, cols = shape
     if visit.size == 0:
         return
-    at, wide = np.uint64(0), np.uint64(cols)
     for left in range(0, cols, STRIP):
-        across = np.uint64(min(STRIP, cols - left))
-        whole = rows - rows % BLOCK if across == STRIP else 0
-        for top in range(0, whole, BLOCK):
-            pixel = np.uint64(first + top * cols + left)
-            # constant bounds: the compiler unrolls these two loops, which is worth a third
-            for col in range(np.uint64(STRIP)):
-                for i in range(np.uint64(BLOCK)):
-                    image[np.uint64(visit[at + i])] = frame[pixel + col + i * wide]
-                at += np.uint64(BLOCK)
-        for top in range(whole, rows, BLOCK):
-            deep = np.uint64(min(BLOCK, rows - top))
-            pixel = np.uint64(first + top * cols + left)
-            for col in range(across):
-                for i in range(deep):
-                    image[np.uint64(visit[at + i])] = frame[pixel + col + i * wide]
-                at += deep
+        wide = min(STRIP, cols - left)
+        bins = visit[left * rows : (left + wide) * rows]
+        _scatter_strip(frame, image, bins, first + left, shape, wide)
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter_strip(frame: Any, image: Any, bins: Any, first: int, shape: Any, wide: int) -> None:
+    rows, step = shape[0], np.uint64(shape[1])
+    at = np.uint64(0)
+    whole = rows - rows % BLOCK if wide == STRIP else 0
+    for top in range(0, whole, BLOCK):
+        pixel = np.uint64(first + top * shape[1])
+        # constant bounds: the compiler unrolls these two loops, which is worth a third
+        for col in range(np.uint64(STRIP)):
+            for i in range(np.uint64(BLOCK)):
+                image[np.uint64(bins[at + i])] = frame[pixel + col + i * step]
+            at += np.uint64(BLOCK)
+    for top in range(whole, rows, BLOCK):
+        deep = np.uint64(min(BLOCK, rows - top))
+        pixel = np.uint64(first + top * shape[1])
+        for col in range(np.uint64(wide)):
+            for i in range(deep):
+                image[np.uint64(bins[at + i])] = frame[pixel + col + i * step]
+            at += deep
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from psana_dask.errors import GeometryError
 from psana_dask.geometry.segments import (
@@ -87,7 +87,7 @@ class Geometry:
         """Name and index of the outermost frame, normally ``("IP", 0)``."""
         return self.panels[0][-1].parent_key
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of everything that decides where the pixels are (not of the comments)."""
         content = repr((self.parts, self.convention, self.segment_shape))

@@ -128,8 +128,8 @@ def _jungfrau(name: str, up: bool) -> SegmentType:
     return SegmentType(name, rows, cols, 75)
 
 
-def _jungfrau_wide() -> SegmentType:
-    plain = _jungfrau("JUNGFRAU:V2", up=True)
+def _jungfrau_wide(name: str) -> SegmentType:
+    plain = _jungfrau(name, up=True)
     return replace(
         plain, rows=_widened(plain.rows, 150), cols=_widened(plain.cols, 150), wide_centres=True
     )
@@ -187,7 +187,9 @@ PSANA2: Mapping[str, Callable[[], SegmentType]] = MappingProxyType(
         "EPIXUHRASIC:V1": lambda: _centred_matrix("EPIXUHRASIC:V1", 168, 192, 100, 100),
         "EPIXMASIC:V1": lambda: _centred_matrix("EPIXMASIC:V1", 192, 384, 50, 50),
         "JUNGFRAU:V1": lambda: _jungfrau("JUNGFRAU:V1", up=False),
-        "JUNGFRAU:V2": _jungfrau_wide,
+        "JUNGFRAU:V2": lambda: _jungfrau_wide("JUNGFRAU:V2"),
+        # since September 2025; V2 under another name
+        "JUNGFRAU:V3": lambda: _jungfrau_wide("JUNGFRAU:V3"),
         "PNCCD:V1": lambda: _matrix("PNCCD:V1", 512, 512, 75, 75),
     }
 )

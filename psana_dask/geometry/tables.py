@@ -43,8 +43,22 @@ class AssemblyTables:
     # m, laboratory x of the middle of each image column
     bins: NDArray[np.int32]
     # (panel, row, col): flat image bin of each pixel, -1 for one that does not exist
+    boxes: NDArray[np.int64]
+    # (panel, 4): first and past-the-end row, first and past-the-end column of each panel's bins
     kernel: tuple[Any, ...]
     # arrays for `kernels.assemble`
+
+    def touched(self, rows: slice, cols: slice) -> NDArray[np.bool_]:
+        """Return which panels (panel,) may show in ``image[rows, cols]``: those worth reading.
+
+        A hole at the rim may be filled from one bin outside, so that counts as well.
+        """
+        spans = [range(*part.indices(size)) for part, size in zip((rows, cols), self.shape, strict=True)]
+        if not all(spans):
+            return np.zeros(len(self.boxes), np.bool_)
+        (top, bottom), (left, right) = ((min(span), max(span)) for span in spans)
+        inside = (self.boxes[:, 0] <= bottom + 1) & (self.boxes[:, 1] > top - 1)
+        return inside & (self.boxes[:, 2] <= right + 1) & (self.boxes[:, 3] > left - 1)
 
     @property
     def overlapping(self) -> int:
@@ -124,7 +138,18 @@ def _prepare(geometry: Geometry, choices: _Choices) -> AssemblyTables:
     layout = _layout(where, choices.pixel_size or geometry.segment.pixel_size, choices.frame)
     kernel = _kernel_tables(layout, choices.overlap, choices.holes)
     key = hashlib.sha256((geometry.key + repr(choices)).encode()).hexdigest()
-    return AssemblyTables(key, geometry.shape, layout.shape, layout.y, layout.x, layout.bins, kernel)
+    boxes = _boxes(layout.bins, layout.shape[1])
+    return AssemblyTables(
+        key, geometry.shape, layout.shape, layout.y, layout.x, layout.bins, boxes, kernel
+    )
+
+
+def _boxes(flat: NDArray[np.int32], width: int) -> NDArray[np.int64]:
+    found = []
+    for panel in flat:
+        rows, cols = np.divmod(panel[panel >= 0], width)
+        found.append((rows.min(), rows.max() + 1, cols.min(), cols.max() + 1) if rows.size else (0, 0, 0, 0))
+    return np.array(found, np.int64)
 
 
 @dataclass(frozen=True, eq=False)

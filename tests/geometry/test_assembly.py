@@ -205,6 +205,36 @@ def test_a_stack_may_be_empty_and_panels_need_not_be_contiguous():
     np.testing.assert_array_equal(assembled(data, geometry), assembled(data.copy(), geometry))
 
 
+@pytest.mark.parametrize("rule", ["last", "mean", "max"])
+def test_masks_are_assembled(rule):
+    geometry = camera((0.0, 90.0), pitch=5600.0)
+    mask = np.random.default_rng(8).random(geometry.shape) > 0.5
+    tables = prepare(geometry, overlap=rule)
+    image = apply(mask, tables, np.empty(tables.shape, np.bool_))
+    assert int(image.sum()) == int(mask.sum())
+    np.testing.assert_array_equal(panels_of(image, tables, np.empty_like(mask)), mask)
+
+
+@pytest.mark.parametrize("holes", ["none", "minimum", "nearest"])
+def test_panels_that_a_window_touches(holes):
+    geometry = camera((10.0, 95.0))
+    tables = prepare(geometry, holes=holes)
+    rows, cols = np.divmod(tables.bins, tables.shape[1])
+    for window in [np.s_[0:1, 0:1], np.s_[10:30, 40:], np.s_[:, 5:6], np.s_[::-7, ::9], np.s_[:, :]]:
+        inside = np.zeros(tables.shape, bool)
+        inside[window] = True
+        shows = inside[rows, cols].any(axis=(1, 2))
+        found = tables.touched(*window)
+        assert (found | ~shows).all()
+        # the whole picture minus what was left out is what shows
+        data = np.random.default_rng(9).random(geometry.shape)
+        whole = apply(data, tables, np.empty(tables.shape))
+        part = apply(data, tables, np.empty(tables.shape), present=found)
+        np.testing.assert_array_equal(part[window], whole[window])
+    assert tables.touched(slice(0, 1), slice(0, 1)).sum() < 4
+    assert not tables.touched(slice(5, 5), slice(None)).any()
+
+
 def test_wrong_shapes_and_choices_are_refused():
     geometry = camera((0.0, 90.0))
     tables = prepare(geometry)
