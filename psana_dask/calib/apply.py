@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from psana_dask.calib import gain
-from psana_dask.calib.commonmode import CommonMode, Correction, Plan, Work, plan
+from psana_dask.calib.commonmode import CommonMode, Correction, Plan, plan
 from psana_dask.calib.constants import Constants
+from psana_dask.calib.corrections import Work
 from psana_dask.calib.detectors import GENERIC, Decoding, Detector
 from psana_dask.calib.masks import combined_mask
 from psana_dask.errors import ConstantsError, ConstantsNotFound

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from psana_dask.calib import commonmode
+from psana_dask.calib import corrections
 from psana_dask.calib.commonmode import CommonMode, plan
 from psana_dask.calib.detectors import DETECTORS, GENERIC, detector
 from psana_dask.errors import ConstantsError
@@ -83,7 +83,7 @@ def test_lcls2_ignores_the_number():
 def test_algorithm_6_from_numbers():
     rms = np.full((704, 768), 3, np.float32)
     made = plan((6, 20, 25, 1), (704, 768), detector("Epix100a"), rms=rms)
-    assert made.steps == (commonmode.QuietPixels(rms, largest=20, half_range=25, columns_and_rows=1),)
+    assert made.steps == (corrections.QuietPixels(rms, largest=20, half_range=25, columns_and_rows=1),)
 
 
 def test_flooded_section_has_no_peak():

@@ -116,7 +116,8 @@ def test_allowed_fraction_counts_all_frames():
 
 
 @pytest.mark.parametrize(("block", "message"), [
-    (np.zeros((3, 2, 10, 13), np.uint16), "after frames of"), (np.zeros((3, *SHAPE), np.float32), "raw words"),
+    (np.zeros((3, 2, 10, 13), np.uint16), "after frames of"),
+    (np.zeros((3, *SHAPE), np.float32), "raw words"),
     (np.full((3, *SHAPE), -1, np.int32), "raw words"),
 ])
 def test_blocks_that_do_not_fit(block, message):
@@ -135,7 +136,8 @@ def test_too_few_frames(n):
 
 
 @pytest.mark.parametrize(("name", "bits", "highest"), [
-    ("Jungfrau", 0x3FFF, 16000), ("Epix10ka", 0x3FFF, 16000), ("Opal1000", 0xFFFF, 65534), ("x", 0xFFFF, 65534),
+    ("Jungfrau", 0x3FFF, 16000), ("Epix10ka", 0x3FFF, 16000),
+    ("Opal1000", 0xFFFF, 65534), ("x", 0xFFFF, 65534),
 ])
 def test_settings_of_a_detector(name, bits, highest):
     made = DarkSettings.of(detector(name), gate_frames=7)
@@ -169,7 +171,8 @@ def test_pedestals_of_the_low_stage():
     gain_high, gain_low, dark = 50.0, 0.5, 3000.0
     high, low = dark + gain_high * pulse, 5200 + gain_low * pulse
     offset_high, offset_low = high[0] + 40, low[0] + 0.4  # both fits start 0.8 of a step late
-    assert darks.low_range_pedestals(offset_low, offset_high, dark, gain_low, gain_high) == pytest.approx(5200)
+    found = darks.low_range_pedestals(offset_low, offset_high, dark, gain_low, gain_high)
+    assert found == pytest.approx(5200)
 
 
 def test_outliers():

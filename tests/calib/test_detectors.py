@@ -13,7 +13,8 @@ from psana_dask.calib.detectors import DETECTORS, GENERIC, detector, pixel_field
 
 @pytest.mark.parametrize(("name", "row"), [
     ("DetInfo(XppGon.0:Cspad.0)", "Cspad"), ("XppGon.0:Cspad2x2.3", "Cspad2x2"), ("cspad", "Cspad"),
-    ("XcsEndstation.0:Epix10ka2M.0", "Epix10ka2M"), ("epix10ka", "Epix10ka"), ("epix10kaquad", "Epix10kaQuad"),
+    ("XcsEndstation.0:Epix10ka2M.0", "Epix10ka2M"), ("epix10ka", "Epix10ka"),
+    ("epix10kaquad", "Epix10kaQuad"),
     ("epix10ka_000001", "Epix10ka"), ("epix100_raw_2_0_1", "Epix100a"), ("epix100hw", "Epix100a"),
     ("MfxEndstation.0:Jungfrau.0", "Jungfrau"), ("jungfrau", "Jungfrau"), ("jungfrauemu_000003", "Jungfrau"),
     ("NoDetector.0:Opal1000.1", "Opal1000"), ("opal", "Opal"), ("Camp.0:pnCCD.1", "pnCCD"),
@@ -53,7 +54,8 @@ def test_gain_meaning_differs_between_facilities():
 
 
 @pytest.mark.parametrize(("bits", "ranges"), [
-    (28, (0, 0)), (12, (1, 1)), (8, (2, 2)), (24, (2, 2)), (16, (3, 5)), (0, (4, 6)), (4, (-1, -1)), (20, (-1, -1)),
+    (28, (0, 0)), (12, (1, 1)), (8, (2, 2)), (24, (2, 2)), (16, (3, 5)), (0, (4, 6)),
+    (4, (-1, -1)), (20, (-1, -1)),
 ])
 def test_epix10ka_control_bits(bits, ranges):
     assert tuple(gain.allowed_ranges(np.array([[bits]], np.uint8))[:, 0, 0]) == ranges

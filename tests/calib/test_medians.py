@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psana_dask.calib import medians
-from psana_dask.calib.commonmode import BankMedian, ColumnMedian, Limits, RunMedian
+from psana_dask.calib.corrections import BankMedian, ColumnMedian, Limits, RunMedian
 
 
 def expected(groups, used, fewest=1, largest=np.inf, everywhere=False):

@@ -274,7 +274,8 @@ def test_a_damaged_disk_copy_is_fetched_again(service, tmp_path):
     store(service, cache=tmp_path).find("det_000001", "pedestals", 2)
     (copy,) = tmp_path.glob("cdb_tst/*.bin")
     copy.write_bytes(copy.read_bytes()[:50])
-    assert np.array_equal(store(service, cache=tmp_path).find("det_000001", "pedestals", 2).found().value, PEDS)
+    again = store(service, cache=tmp_path).find("det_000001", "pedestals", 2).found()
+    assert np.array_equal(again.value, PEDS)
     assert copy.stat().st_size == PEDS.nbytes
 
 
@@ -290,7 +291,8 @@ def test_shapes(text, shape):
     assert parse_shape(text) == shape
 
 
-@pytest.mark.parametrize("text", ["3, 4", "[3]", "(3.0,)", "(-1,)", "(a,)", "(3)(4)", None, 5, "(" + "9" * 30 + ",)"])
+@pytest.mark.parametrize("text", ["3, 4", "[3]", "(3.0,)", "(-1,)", "(a,)",
+                                  "(3)(4)", None, 5, "(" + "9" * 30 + ",)"])
 def test_shapes_that_are_none(text):
     with pytest.raises(ConstantsError, match="not a tuple of whole numbers"):
         parse_shape(text)
@@ -302,7 +304,8 @@ def test_text_payloads():
         decode(b"\xff", {"data_type": "str"})
 
 
-@pytest.mark.parametrize("runs", [(None, "end"), (-1, 5), ("a", 5), (1, "later"), (1, 99999), (20000, "end"), (5, 4)])
+@pytest.mark.parametrize("runs", [(None, "end"), (-1, 5), ("a", 5), (1, "later"),
+                                  (1, 99999), (20000, "end"), (5, 4)])
 def test_documents_with_senseless_runs_are_skipped(runs):
     document = {"_id": "0" * 24, "run": runs[0], "run_end": runs[1]}
     assert isinstance(document_runs(document), str)

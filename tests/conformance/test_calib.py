@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psana_dask.calib import commonmode, gain, masks
+from psana_dask.calib import commonmode, corrections, gain, masks
 from psana_dask.calib import darks as dark_runs
 from psana_dask.calib.apply import (
     apply,
@@ -187,7 +187,7 @@ def test_epix100_algorithm_6(name, options):
     a, st, rms = made("epix100_frame")
     z = oracle(name, a, st, rms)
     out = a.copy()
-    commonmode.QuietPixels(rms, **options)(out.reshape(-1), np.ones(a.size, np.uint8), ())
+    corrections.QuietPixels(rms, **options)(out.reshape(-1), np.ones(a.size, np.uint8), ())
     same(name, z, out)
 
 
@@ -211,7 +211,7 @@ def test_banks_without_mask():
     """psana2's "banks" without a mask corrects rows instead; ours corrects banks."""
     a, _, _ = made("epix100_frame")
     z = oracle("cm_p2_2d_hsplit_nomask_is_rows", a)
-    rows = commonmode.RunMedian(96, commonmode.Limits(largest=commonmode._below(100), everywhere=True))
+    rows = corrections.RunMedian(96, corrections.Limits(largest=commonmode._below(100), everywhere=True))
     out = a.copy().reshape(-1)
     rows(out, np.ones(a.size, np.uint8), rows.work(out.dtype))
     same("cm_p2_2d_hsplit_nomask_is_rows", z, out)  # what psana2 does is our row step
