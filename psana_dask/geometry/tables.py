@@ -111,7 +111,11 @@ def prepare(
     ------
     GeometryError
         No pixel has a position, or the image would have more than 2^31 bins.
+    ValueError
+        A choice that does not exist.
     """
+    if pixel_size is not None and not pixel_size > 0:
+        raise ValueError(f"pixel_size is {pixel_size}; it must be positive (um)")
     return _prepare(geometry, _Choices(frame, pixel_size, overlap, holes, tilts, wide_centres, plane))
 
 

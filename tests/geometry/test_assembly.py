@@ -156,6 +156,21 @@ def test_image_axes_are_laboratory_metres(frame):
     assert (tables.x[0] < tables.x[-1]) == (frame == "lab")
 
 
+ALONG = [(0.0, False), (0.4, False), (90.0, True), (269.7, True), (45.0, False)]
+
+
+@pytest.mark.parametrize(("angle", "along"), ALONG)
+def test_panels_along_image_rows_are_copied_run_by_run(angle, along):
+    # the psana image has x down, so a panel whose columns run along y lies along the image rows
+    geometry = camera((angle, angle), "JUNGFRAU:V1", 90000.0)
+    tables = prepare(geometry)
+    runs, starts, visits, visit_starts = tables.kernel[:4]
+    copied, scattered = np.diff(starts) > 0, np.diff(visit_starts) > 0
+    assert (copied == along).all()
+    assert (scattered != along).all()
+    assert int(runs[:, 2].sum()) + len(visits) == np.prod(geometry.shape)
+
+
 def test_image_to_panels_and_back():
     geometry = camera((0.0, 90.0), pitch=5600.0)
     tables = prepare(geometry)
@@ -251,5 +266,7 @@ def test_wrong_shapes_and_choices_are_refused():
         prepare(geometry, overlap="sum")
     with pytest.raises(ValueError, match="holes is one of"):
         prepare(geometry, holes="linear")
+    with pytest.raises(ValueError, match="pixel_size is 0; it must be positive"):
+        prepare(geometry, pixel_size=0)
     with pytest.raises(GeometryError, match="give a larger pixel_size"):
         prepare(geometry, pixel_size=0.001)

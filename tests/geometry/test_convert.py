@@ -195,6 +195,15 @@ def test_malformed_crystfel_names_the_line(change, message):
         crystfel.read_crystfel(UNKNOWN.replace(*change))
 
 
+CAMERA_LENGTHS = [("80 mm", 0.08), ("0.08 m", 0.08), ("0.08", 0.08), ("/LCLS/z", 0.0)]
+
+
+@pytest.mark.parametrize(("clen", "metres"), CAMERA_LENGTHS)
+def test_crystfel_camera_length_has_units(clen, metres):
+    geometry = crystfel.read_crystfel(f"clen = {clen}\n{UNKNOWN}")
+    np.testing.assert_allclose(positions(geometry)[..., 2], metres, atol=METRE)
+
+
 def test_crystfel_without_panels():
     with pytest.raises(GeometryError, match="no panels"):
         crystfel.read_crystfel("clen = 1\n")

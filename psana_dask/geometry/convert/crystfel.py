@@ -279,11 +279,18 @@ def _place(panel: CrystfelPanel, distance: float | None) -> tuple[Array, Array, 
     """Return what the file calls the corner, and the slow and fast steps, m."""
     res = panel.number("res")
     if distance is None:
-        words = panel.values.get("clen", "0").split()
-        distance = float(words[0]) if _is_number(words[0]) else 0.0
+        distance = _metres(panel.values.get("clen", "0"))
     across = (panel.number("corner_x") / res, panel.number("corner_y") / res)
     corner = np.array([*across, distance + panel.number("coffset", 0.0)])
     return corner, panel.vector("ss") / res, panel.vector("fs") / res
+
+
+def _metres(text: str) -> float:
+    """Return a length like ``0.08``, ``0.08 m`` or ``80 mm``; 0 for a place in a data file."""
+    value, _, unit = text.strip().partition(" ")
+    if not _is_number(value):
+        return 0.0
+    return float(value) * (1e-3 if unit.strip() == "mm" else 1.0)
 
 
 def _is_number(word: str) -> bool:
