@@ -57,8 +57,8 @@ class DatasetAccessor:
         name : str
             A variable with ``<name>_count`` beside it.
         """
-        counts = self._counts(name)
-        return np.split(self._dataset[name].values, np.cumsum(counts)[:-1])
+        ends = np.cumsum(self._counts(name))
+        return np.split(self._dataset[name].values, ends)[: len(ends)]
 
     def padded(self, name: str, n: int | None = None, fill: Any = 0) -> xr.DataArray:
         """Return a ragged variable as (time, n): longer events are cut, shorter ones filled.
@@ -76,7 +76,8 @@ class DatasetAccessor:
         out = np.full((len(pieces), width), fill, self._dataset[name].dtype)
         for row, piece in zip(out, pieces, strict=True):
             row[: len(piece)] = piece[:width]
-        return xr.DataArray(out, {"time": self._dataset["time"]}, ("time", f"{name}_padded"), name=name)
+        time = np.atleast_1d(self._dataset["time"].values)  # a single event has no dimension
+        return xr.DataArray(out, {"time": time}, ("time", f"{name}_padded"), name=name)
 
     def to_awkward(self, name: str) -> Any:
         """Return a ragged variable as an awkward array (needs the library awkward)."""

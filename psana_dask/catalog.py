@@ -23,7 +23,8 @@ SLOW = {"epics": "epics", "epicsinfo": "epicsinfo", "scan": "scan", "scanDet": "
 
 RESERVED = frozenset(
     ("raw", "calib", "image", "mask", "pedestals", "rms", "gain", "status", "constants", "geometry", "config",
-     "time", "timestamp", "fiducial", "pulse_id", "step", "damage", "panel", "row", "col")
+     "time", "timestamp", "fiducial", "pulse_id", "step", "damage", "present",
+     "panel_present", "panel", "row", "col")
 )  # fmt: skip
 """Names that mean the same on every detector, whatever its file calls them."""
 

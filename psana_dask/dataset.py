@@ -301,7 +301,8 @@ def detector_dataset(
     variables = detector_variables(view, entry, fields, chunks)
     coords = event_coords(view) | _panel_coords(view, entry, variables)
     # presence goes where the values go: it must survive ds["cspad_raw"] and arithmetic
-    coords |= {name: v for name, v in variables.items() if name.endswith("present")}
+    own = {name for name in variables if name.endswith("present")} - set(entry.channels)
+    coords |= {name: variables[name] for name in own}
     data = {name: v for name, v in variables.items() if name not in coords}
     return xr.Dataset(data, coords, {"detector": entry.name, "det_type": entry.det_type})
 

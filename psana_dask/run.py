@@ -285,14 +285,18 @@ class Run:
         return run_dataset(self._view, names, join, chunks)
 
     def tree(self, chunks: Any = "auto") -> xr.DataTree:
-        """Return the run as a DataTree: ``events``, ``epics/<name>``, one node per detector."""
+        """Return the run as a DataTree: ``events``, ``epics/<name>``, one node per detector.
+
+        A detector called ``events`` or ``epics`` is the node ``events_`` or ``epics_``.
+        """
         import xarray as xr
 
         groups: dict[str, Any] = {"/": xr.Dataset(attrs=run_attrs(self._view)), "/events": self.events}
         for name in self.epics:
             groups[f"/epics/{name}"] = self.epics[name].to_dataset(name="value")
         for name, detector in self.detectors.items():
-            groups[f"/{name}"] = detector.dataset(chunks)
+            node = f"{name}_" if name in ("events", "epics") else name
+            groups[f"/{node}"] = detector.dataset(chunks)
         return xr.DataTree.from_dict(groups)
 
     # ---- text ---------------------------------------------------------------------------------
