@@ -74,7 +74,7 @@ class Batch:
         column = self.table[self.record.name_of(field)]
         if field.record is not None:
             return self._nested(field.record, column)
-        column = _words(column) if field.type == "char" else column
+        column = texts(column) if field.type == "char" else column
         return column if bits is None else bits.of(column)
 
     def _nested(self, record: Record, column: npt.NDArray[Any]) -> Any:
@@ -84,7 +84,7 @@ class Batch:
         return Batch(record, self.picked, column, self.cfg)
 
 
-def _words(chars: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def texts(chars: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return char columns as byte strings; what lies behind the first NUL is no text."""
     room = chars.shape[-1]
     behind = np.logical_or.accumulate(chars == b"", axis=-1)

@@ -19,6 +19,7 @@ from psana_dask.readers.records import View
 from psana_dask.readers.tables import RECORDS, is_config, is_known, record_for, type_name
 from psana_dask.readers.xtc_config import Configuration
 from psana_dask.readers.xtc_layout import COMPRESSED, Level, TransitionId, daq_source_name, source_key
+from psana_dask.readers.xtc_values import Ragged, read_value, values_of
 from psana_dask.sources import FileSource, MemorySource
 
 DATA = Path(os.environ.get("PSANA_DASK_CONFORMANCE", Path(__file__).parents[3] / "shared/data")) / "xtc1"
@@ -301,6 +302,55 @@ def nested_in(record):
 
 
 CONFIGURATIONS = set().union(*(nested_in(record_for(*key)) for key in RECORDS if is_config(key[0])))
+
+
+def test_flat_values_equal_single_ones(tally):
+    count = Counter()
+    for (record, cfg), views in tally.payloads.items():
+        if record in CONFIGURATIONS or not is_known(record):
+            continue
+        payloads = list(views)
+        data = np.frombuffer(b"".join(payloads), np.uint8)
+        stops = np.cumsum([len(p) for p in payloads])
+        starts = stops - [len(p) for p in payloads]
+        for value in values_of(next(iter(views.values()))):
+            try:
+                found = read_value(record, value, data, starts, stops, cfg)
+            except FormatError:  # frames or quads of several sizes, which no one array holds
+                assert record.title in {"Camera.FrameV1", "CsPad.DataV2"}, (record, value)
+                count["refused"] += 1
+                continue
+            single = [at_path(view, value.path) for view in views.values()]
+            compare_flat(value, found, single)
+            count["values"] += 1
+            count["cells"] += len(single)
+    print(f"\n{dict(count)}")
+    assert count["values"] > 800
+
+
+def at_path(value, path):
+    """The value that a path leads to; a list where it goes through lists of records."""
+    for i, accessor in enumerate(path):
+        if isinstance(value, list):
+            return [at_path(v, path[i:]) for v in value]
+        value = value[accessor]
+    return value
+
+
+def compare_flat(value, found, single):
+    if isinstance(found, Ragged):
+        found = np.split(found.items, np.cumsum(found.counts)[:-1])
+    for cell, alone in zip(found, single, strict=True):
+        expected = np.array(as_bytes(alone), cell.dtype)
+        assert cell.shape == expected.shape or cell.size == expected.size == 0, (value, cell, expected)
+        assert cell.tobytes() == expected.tobytes(), (value, cell, expected)
+
+
+def as_bytes(value):
+    """Texts of a value, which may be lists of lists, as bytes."""
+    if isinstance(value, list):
+        return [as_bytes(v) for v in value]
+    return value.encode("latin-1") if isinstance(value, str) else value
 
 
 def same_cell(cell, value):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from psana_dask.readers.records import Field, Record, divide
 
 SOURCE = Record(
@@ -30,8 +32,10 @@ def constant(value: float) -> Callable[[Any], Any]:
     return lambda _: value
 
 
-def popcount(mask: int) -> int:
-    """Return how many bits of a mask are set."""
+def popcount(mask: Any) -> Any:
+    """Return how many bits of a mask, or of each of a column of masks, are set."""
+    if isinstance(mask, np.ndarray):
+        return np.bitwise_count(mask).astype(np.int64)
     return int(mask).bit_count()
 
 

@@ -10,20 +10,20 @@ from psana_dask.readers.records import Array, Derived, Field, Hidden, Method, Re
 from psana_dask.readers.tables import choices as named
 
 
-def _capacitor_2_bits(r: Any, channel: int) -> int:
-    return int(r.charge_amp_range >> (2 * channel) & 3)
+def _capacitor_2_bits(r: Any, channel: int) -> Any:
+    return r.charge_amp_range >> (2 * channel) & 3
 
 
-def _capacitor_4_bits(r: Any, channel: int) -> int:
-    return int(r.charge_amp_range >> (4 * channel) & 15)
+def _capacitor_4_bits(r: Any, channel: int) -> Any:
+    return r.charge_amp_range >> (4 * channel) & 15
 
 
 def _capacitors_2_bits(r: Any) -> Any:
-    return np.array([_capacitor_2_bits(r, channel) for channel in range(4)], np.uint8)
+    return np.stack([_capacitor_2_bits(r, channel) for channel in range(4)], axis=-1).astype(np.uint8)
 
 
 def _capacitors_4_bits(r: Any) -> Any:
-    return np.array([_capacitor_4_bits(r, channel) for channel in range(4)], np.uint8)
+    return np.stack([_capacitor_4_bits(r, channel) for channel in range(4)], axis=-1).astype(np.uint8)
 
 
 IPIMB_CONFIG_V1 = Record(

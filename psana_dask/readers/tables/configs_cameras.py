@@ -23,7 +23,7 @@ def _output_resolution_bits(r: Any) -> Any:
 
 
 def _pulnix_resolution_bits(r: Any) -> Any:
-    return 8 if (r.output_resolution == 0) else 10
+    return 8 + 2 * (r.output_resolution != 0)
 
 
 def _pixel_width(r: Any) -> Any:
