@@ -166,12 +166,18 @@ def ragged(
     return counts, out.view(field.dtype)
 
 
+def is_counted(field: Field) -> bool:
+    """Tell whether a field is a list at a fixed place whose length another field of the record says."""
+    length = field.shape[0] if len(field.shape) == 1 else None
+    own = isinstance(length, str) and length != REST and not length.startswith("cfg.")
+    variable = field.record is not None and field.record.size is None
+    return field.offset is not None and own and not variable
+
+
 def _array_field(record: Record, name: str) -> Field:
     item = record.lookup.get(name)
-    if isinstance(item, tuple) and item[1] is None:
-        field = item[0]
-        if field.offset is not None and len(field.shape) == 1 and isinstance(field.shape[0], str):
-            return field
+    if isinstance(item, tuple) and item[1] is None and is_counted(item[0]):
+        return item[0]
     raise FormatError(f"{record.title}.{name} is no array at a fixed place with a length in the head")
 
 
@@ -196,7 +202,8 @@ def _layouts(
         yield everyone, concrete_dtype(record.view(data, int(starts[0]), int(stops[0]), cfg))
         return
     keys = _shape_keys(record, data, starts, stops, cfg)
-    _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    flat = keys[:, 0] if keys.shape[1] == 1 else keys  # sorting numbers is much faster than sorting rows
+    _, first, which = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     for group, i in enumerate(first):
         view = record.view(data, int(starts[i]), int(stops[i]), cfg)
         yield everyone[which.reshape(-1) == group], concrete_dtype(view)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.errors import FormatError
-from psana_dask.readers.record_blocks import Batch, batches, gather, texts
+from psana_dask.readers.record_blocks import Batch, batches, gather, is_counted, ragged, texts
 from psana_dask.readers.records import Bytes, Derived, Dim, Field, Record, View
 
 Ints = npt.NDArray[np.int64]
@@ -179,6 +179,8 @@ def read_value(
     """
     if value.place is not None:
         return _direct(record, value, data, starts, stops)
+    if not value.fixed and _is_listed(record, value.path):
+        return _listed(record, value, data, starts, stops)
     pieces = [(b.picked, column_of(b, value.path)) for b in batches(record, data, starts, stops, cfg)]
     shapes = {column.shape[1:] for _, column in pieces}
     if len(shapes) == 1 and (value.fixed or not shapes <= {(0,)}):
@@ -200,6 +202,27 @@ def _direct(record: Record, value: Value, data: Bytes, starts: Ints, stops: Ints
         raise FormatError(what, offset=int(starts[short[0]]))
     column: Array = gather(data, first, np.dtype([("value", kind)]))["value"]
     return texts(column) if text else column
+
+
+def _is_listed(record: Record, path: tuple[str, ...]) -> bool:
+    """Tell whether a value is stored in a list of records, or numbers, whose length the head says."""
+    item = record.lookup[path[0]]
+    if not (isinstance(item, tuple) and is_counted(item[0])) or len(path) > 2:
+        return False
+    inner = item[0].record
+    stored = inner.lookup[path[1]] if inner is not None and len(path) == 2 else (item[0], None)
+    return isinstance(stored, tuple) and stored[1] is None and item[0].type != "char"
+
+
+def _listed(record: Record, value: Value, data: Bytes, starts: Ints, stops: Ints) -> Array | Ragged:
+    counts, items = ragged(record, value.path[0], data, starts, stops)
+    item = record.lookup[value.path[0]]
+    if isinstance(item, tuple) and item[0].record is not None:
+        inner = item[0].record.lookup[value.path[1]]
+        items = items[item[0].record.name_of(inner[0])] if isinstance(inner, tuple) else items
+    if len(counts) and counts[0] > 0 and (counts == counts[0]).all():
+        return items.reshape(len(counts), -1, *items.shape[1:])
+    return Ragged(counts, items)
 
 
 def column_of(batch: Batch, path: Sequence[str]) -> Array:
