@@ -68,8 +68,11 @@ class StreamBlocks:
         configs = enumerate(self.index.configs)
         return [(c, names) for c, config in configs for names in config if names.detector == detector]
 
-    def locate(self, rows: Array, wanted: Sequence[int]) -> Ints:
-        """Return for each datagram row the row of its block whose key is ``wanted[config]``, or -1."""
+    def locate(self, rows: Array, wanted: Sequence[int], *, readable: bool = True) -> Ints:
+        """Return for each datagram row the row of its block whose key is ``wanted[config]``, or -1.
+
+        Blocks that cannot be read are left out, unless `readable` is False.
+        """
         from psana_dask.locate import locate_blocks
 
         out = np.empty(len(rows), np.int64)
@@ -78,6 +81,8 @@ class StreamBlocks:
             np.ascontiguousarray(rows, np.int64), index["first_block"], index["key"], index["config"],
             np.asarray(wanted, np.int64), out,
         )  # fmt: skip
+        if readable and len(index["layout"]):
+            out[index["layout"][out] < 0] = -1
         return out
 
     def places(self, config: int, names: Names) -> Places:
@@ -121,6 +126,7 @@ def decode_dgram(
     return [
         (by_key[int(index["key"][b])], decode_block(index, b, by_key[int(index["key"][b])], data))
         for b in range(start, stop)
+        if index["layout"][b] >= 0
     ]
 
 

@@ -94,13 +94,14 @@ class ChannelEvents:
     def damage(self, events: Ints) -> npt.NDArray[np.uint32]:
         """Return the damage word of each event: that of its datagrams and of its blocks, combined."""
         out = np.zeros(len(events), np.uint32)
-        everything = ChannelEvents(self.recording, self.channel, keep_damaged=True)
-        for found in everything.found(events):
-            index = self.recording.streams[found.place.stream]
-            has = found.rows >= 0
-            out[has] |= index["damage"][found.rows[has]].astype(np.uint32)
-            has = found.blocks >= 0
-            out[has] |= index["block_damage"][found.blocks[has]].astype(np.uint32)
+        for place in (place for segment in self.channel.segments for place in segment.places):
+            index = self.recording.streams[place.stream]
+            rows = self.recording.events.rows[place.stream][events].astype(np.int64)
+            keys = place.keys(len(index.configs))
+            blocks = self.recording.blocks[place.stream].locate(rows, keys, readable=False)
+            for column, where in (("damage", rows), ("block_damage", blocks)):
+                has = where >= 0
+                out[has] |= index[column][where[has]].astype(np.uint32)
         return out
 
     @cached_property

@@ -24,7 +24,7 @@ from psana_dask.options import current
 from psana_dask.readers.xtc2 import Progress, Scanner, recognise
 from psana_dask.sources import POOL, FileSource, Source, read_bytes
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raised whenever the columns or their meaning change: older caches are then built anew."""
 
 def stream_index(

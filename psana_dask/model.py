@@ -125,7 +125,7 @@ BLOCK_COLUMNS = {              # one row per block
     "key":         "<u4",      # Names.key
     "data":        "<u4",      # byte of the data, from the start of the datagram
     "block_damage": "<u4",
-    "layout":      "<i4",      # row of the layout table
+    "layout":      "<i4",      # row of the layout table; -1: unreadable, only the damage is known
 }
 LAYOUT_COLUMNS = {             # one row per distinct set of shapes
     "layout_key":    "<u4",    # Names.key ...

@@ -5,7 +5,7 @@ import pytest
 
 import psana_dask
 from psana_dask import simulate
-from psana_dask.errors import PartialRunWarning, ReadError
+from psana_dask.errors import ReadError
 from psana_dask.fields import FrameReader, RaggedReader, StringReader, missing_value
 from psana_dask.pipeline import channel_reader
 from psana_dask.simulate import Algorithm, Damage, Detector, Field, Missing, RunSpec, corrupt
@@ -78,22 +78,16 @@ def test_damage_words_tell_of_blocks_and_datagrams(tmp_path):
     assert run.cam.present.values.tolist()[:3] == [True, False, True]
 
 
-def test_a_damaged_block_without_data_is_a_problem(tmp_path):
-    cam = Detector(name="cam", kind="camera", shape=(4, 6))
-    gone = Damage(events=(4,), detector="cam", word=0x2, payload=False)
-    truth = simulate.write(RunSpec(events=6, detectors=(cam,), damage=(gone,)), tmp_path)
-    with pytest.warns(PartialRunWarning, match="a block without data"):
-        run = psana_dask.open(tmp_path)
-    assert np.flatnonzero(~run.cam.present.values).tolist() == [4]
-    assert str(truth.files[0]) in run.problems["file"].tolist()
-
-
-@pytest.mark.xfail(strict=True, reason="the scan passes over blocks without data, with their damage words")
-def test_a_damaged_block_without_data_tells_its_damage(tmp_path, recwarn):
+@pytest.mark.parametrize("damaged", ["missing", "keep"])
+def test_a_damaged_block_without_data_is_missing_and_tells_its_damage(tmp_path, damaged):
     cam = Detector(name="cam", kind="camera", shape=(4, 6))
     gone = Damage(events=(4,), detector="cam", word=0x2, payload=False)
     simulate.write(RunSpec(events=6, detectors=(cam,), damage=(gone,)), tmp_path)
-    assert psana_dask.open(tmp_path).cam.damage.values.tolist() == [0, 0, 0, 0, 2, 0]
+    run = psana_dask.open(tmp_path, damaged=damaged)
+    assert np.flatnonzero(~run.cam.present.values).tolist() == [4]
+    assert run.cam.damage.values.tolist() == [0, 0, 0, 0, 2, 0]
+    assert not run.cam.raw[4].values.any()
+    assert not len(run.problems)
 
 
 def test_missing_floats_are_nan_and_integers_zero(tmp_path):

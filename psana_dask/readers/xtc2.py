@@ -268,7 +268,8 @@ class Scanner:
         """Append columns whose row numbers start at 0."""
         rows = {k: sum(len(c[k]) for c in self._chunks) for k in ("key", "layout_key", "words")}
         chunk["first_block"] = chunk["first_block"] + rows["key"]
-        chunk["layout"] = chunk["layout"] + np.int32(rows["layout_key"])
+        known = chunk["layout"] >= 0
+        chunk["layout"] = np.where(known, chunk["layout"] + rows["layout_key"], -1).astype(np.int32)
         chunk["first_word"] = chunk["first_word"] + rows["words"]
         self._chunks.append(chunk)
 

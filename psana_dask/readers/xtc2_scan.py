@@ -189,7 +189,10 @@ def add_block(
     blocks: Table, layouts: Table, faults: Table, words: Table,
     start: int, stop: int,
 ) -> int:  # fmt: skip
-    """Add the ShapesData container at [start, stop) to the block table."""
+    """Add the ShapesData container at [start, stop) to the block table.
+
+    One whose data are missing or too short has no layout (-1): only its damage is known.
+    """
     at = fetch(descriptor, window, state, start, 12)
     if at < 0:
         return Status.NEED
@@ -212,30 +215,35 @@ def add_block(
             data, data_size = position + 12, extent - 12
         position += extent
     name = find_key(keys, key)
-    if name < 0 or data < 0:
-        report(state, faults, Fault.UNKNOWN_NAMES if name < 0 else Fault.NO_DATA, start)
+    if name < 0:
+        report(state, faults, Fault.UNKNOWN_NAMES, start)
         return Status.DONE
-    if shapes_size < 20 * arrays[name]:
+    readable = data >= 0 and shapes_size >= 20 * arrays[name]
+    if data < 0 and damage == 0:
+        report(state, faults, Fault.NO_DATA, start)
+    elif data >= 0 and not readable:
         report(state, faults, Fault.SHAPES_SHORT, start)
-        return Status.DONE
     if state[BLOCKS] + 1 > blocks.size or state[LAYOUTS] + 1 > layouts.size:
         return Status.FULL
     if state[WORDS] + dims[name] > words.size:
         return Status.FULL
     at = 0
-    if arrays[name] > 0:
+    if readable and arrays[name] > 0:
         at = fetch(descriptor, window, state, shapes, 20 * arrays[name])
         if at < 0:
             return Status.NEED
-    needed = copy_shapes(window, at, ranks, sizes, first_field[name], words, state[WORDS])
-    if needed > data_size or needed == MOST_BYTES:
-        report(state, faults, Fault.DATA_SHORT, start)
-        return Status.DONE
+    layout = -1
+    if readable:
+        needed = copy_shapes(window, at, ranks, sizes, first_field[name], words, state[WORDS])
+        if needed > data_size or needed == MOST_BYTES:
+            report(state, faults, Fault.DATA_SHORT, start)
+        else:
+            layout = layout_of(state, layouts, words, last, name, key, dims[name])
     row = state[BLOCKS]
     blocks[row].key = key
-    blocks[row].data = data - state[NEXT]
+    blocks[row].data = max(data - state[NEXT], 0)
     blocks[row].damage = damage
-    blocks[row].layout = layout_of(state, layouts, words, last, name, key, dims[name])
+    blocks[row].layout = layout
     state[BLOCKS] = row + 1
     return Status.DONE
 
