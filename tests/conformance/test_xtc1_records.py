@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from psana_dask.readers.record_blocks import Batch, batches
 from psana_dask.readers.record_writing import encode
 from psana_dask.readers.records import View
 from psana_dask.readers.tables import RECORDS, is_config, is_known, record_for, type_name
+from psana_dask.readers.tables.panels import is_imager, panel_table, panels_of
 from psana_dask.readers.xtc_config import Configuration
 from psana_dask.readers.xtc_layout import COMPRESSED, Level, TransitionId, daq_source_name, source_key
 from psana_dask.readers.xtc_values import Ragged, read_value, values_of
@@ -361,6 +363,27 @@ def same_cell(cell, value):
     if isinstance(value, np.ndarray):
         return same(np.ascontiguousarray(cell), np.ascontiguousarray(value))
     return bool(cell == value or (cell != cell and value != value))
+
+
+def test_panel_tables_equal_single_payloads(tally):
+    count = Counter()
+    for (record, cfg), views in tally.payloads.items():
+        if not is_imager(record.title):
+            continue
+        by_shape = {}
+        for view in views.values():
+            by_shape.setdefault(panels_of(view).shape, []).append(view)
+        for alike in by_shape.values():
+            table = panel_table(record, cfg, len(alike), partial(heads_of, alike))
+            for starts, view in zip(table.starts, alike, strict=True):
+                assert np.array_equal(starts, panels_of(view).starts)
+                count[record.title] += 1
+    print(f"\n{dict(count)}")
+    assert len(count) == 24
+
+
+def heads_of(views, offsets, size):
+    return np.stack([v.buffer[o : o + size] for v, o in zip(views, offsets, strict=True)])
 
 
 def test_flipped_bits_of_any_payload_give_values_or_a_format_error(tally):

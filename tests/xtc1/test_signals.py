@@ -6,7 +6,7 @@ import pytest
 from psana_dask.errors import FormatError
 from psana_dask.readers.record_writing import encode
 from psana_dask.readers.tables import record_for
-from psana_dask.readers.tables.panels import panel_stack, panels_of, pnccd_image
+from psana_dask.readers.tables.panels import panel_stack, panel_table, panels_of, pnccd_image
 from psana_dask.readers.tables.signals import (
     acqiris_times,
     acqiris_volts,
@@ -31,6 +31,55 @@ def make(key, values, cfg=None):
 
 def images(*shape):
     return np.random.default_rng(3).integers(0, 4000, shape)
+
+
+def table_of(views):
+    """The panel table of several payloads, from their heads alone."""
+    record, cfg, asked = views[0].record, views[0].cfg, []
+
+    def heads(offsets, size):
+        asked.append(size)
+        return np.stack([v.buffer[o : o + size] for v, o in zip(views, offsets, strict=True)])
+
+    table = panel_table(record, cfg, len(views), heads)
+    assert sum(asked) <= 32
+    return table
+
+
+def same_places(views):
+    table = table_of(views)
+    for starts, view in zip(table.starts, views, strict=True):
+        panels = panels_of(view)
+        assert np.array_equal(starts, panels.starts)
+        assert (table.shape, table.dtype, table.step) == (panels.shape, panels.dtype, panels.step)
+
+
+def test_panel_tables_need_only_the_heads():
+    same_places([make((41, 1), {})] * 3)
+    cfg = make((107, 4), {"numberOfModules": 2, "numberOfRowsPerModule": 3, "numberOfColumnsPerModule": 4})
+    same_places([make((108, 2), {}, cfg)] * 2)
+    pnccd = make((12, 1), {"numLinks": 2, "payloadSizePerLink": 16 + 2 * 512 * 512})
+    same_places([make((11, 1), {}, pnccd)])
+    same_places([make((50, 2), {"height": 3, "width": 2})] * 2)
+    frame = {"width": 2, "height": 5, "depth": 8}
+    same_places([make((2, 1), frame)] * 2)
+    same_places([make((42, 1), {"frame": frame, "camConfig": {"gain_a": i}}) for i in range(2)])
+    with pytest.raises(FormatError, match="frame 1 of the block has another shape"):
+        table_of([make((2, 1), frame), make((2, 1), frame | {"height": 2})])
+
+
+def test_panel_table_of_cspad_events_with_their_quads_in_different_orders():
+    cfg = make((29, 5), {"quadMask": 0b1101, "roiMasks": 0b1 << 24 | 0b10000001 << 16 | 0b11})
+    counts = {0: 2, 2: 2, 3: 1}
+    orders = [(0, 2, 3), (3, 2, 0), (2, 0, 3)]
+    views = [
+        make((28, 2), {"quads": [{"quad": q, "data": images(counts[q], 185, 388)} for q in order]}, cfg)
+        for order in orders
+    ]
+    same_places(views)
+    old = make((29, 1), {"quadMask": 0b11, "asicMask": 1})
+    quads = [{"quad": q, "data": images(2, 185, 388)} for q in (1, 0)]
+    same_places([make((28, 1), {"quads": quads}, old)])
 
 
 def test_cspad_quads_come_in_any_order_with_regions_of_interest():

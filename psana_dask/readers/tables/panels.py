@@ -1,8 +1,9 @@
 """Area detectors as stacks of panels: where the pixels of each panel lie in a payload.
 
-`panels_of` says it for every imager record, so a reader can take single panels and rows straight
-from the file; `panel_stack` gives the pixels of one payload as (panel, row, col).  The CSPAD has
-always 32 panels (8 sections of 4 quads), whatever regions of interest were read out.
+`panels_of` says it for one payload, `panel_table` for many events at once, from a few bytes of each: so
+a reader can take single panels and rows straight from the file.  `panel_stack` gives the pixels of one
+payload as (panel, row, col).  The CSPAD has always 32 panels (8 sections of 4 quads), whatever
+regions of interest were read out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.errors import FormatError
-from psana_dask.readers.records import View
+from psana_dask.readers.records import Bytes, Record, View, resolve
 
 Ints = npt.NDArray[np.int64]
 
@@ -44,6 +45,95 @@ class Panels:
     def present(self) -> npt.NDArray[np.bool_]:
         """Which panels are there."""
         return self.starts >= 0
+
+
+ReadHeads = Callable[[Ints, int], Bytes]
+"""``read(offsets, size)``: for each event `size` bytes from its offset in the payload, as (event, size)."""
+
+
+@dataclass(frozen=True)
+class PanelTable:
+    """Where the panels of many payloads lie; as `Panels`, with ``starts`` (event, panel)."""
+
+    starts: Ints
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    step: int
+
+
+def panel_table(record: Record, cfg: View | None, events: int, read: ReadHeads) -> PanelTable:
+    """Return where the panels of many payloads of one record and configuration lie.
+
+    Parameters
+    ----------
+    record : Record
+        Of an area detector.
+    cfg : View or None
+        Their configuration, if the record needs one.
+    events : int
+        Number of payloads.
+    read : callable
+        Gives a few bytes of each payload; not called where the configuration says everything.
+
+    Raises
+    ------
+    FormatError
+        If the frames differ in shape, or contradict the configuration.
+    """
+    if record.title.startswith("CsPad.Data"):
+        return _cspad_table(record, cfg, events, read)
+    head = _head_size(record)
+    heads = read(np.zeros(events, np.int64), head) if head and events else np.zeros((events, 0), np.uint8)
+    first = np.zeros(max(head, 1), np.uint8) if not len(heads) else heads[0]
+    panels = panels_of(View(record, first, 0, _UNKNOWN_SIZE, cfg))
+    if head:
+        _check_alike(record, heads)
+    return PanelTable(np.tile(panels.starts, (events, 1)), panels.shape, panels.dtype, panels.step)
+
+
+_UNKNOWN_SIZE = 1 << 40
+"""Stands for the end of a payload of which only the head is in hand."""
+
+_HEADS = {"Camera.FrameV1": 12, "Bld.BldDataPimV1": 32, "Timepix.DataV2": 4}
+"""Bytes at the start of a payload that say its shape, where the payload itself does."""
+
+
+def _head_size(record: Record) -> int:
+    return _HEADS.get(record.title, 0)
+
+
+def _check_alike(record: Record, heads: Bytes) -> None:
+    """Refuse frames of different shapes: width, height and depth are the last words of each head."""
+    shape = heads[:, 20 if record.title == "Bld.BldDataPimV1" else 0 :]
+    other = np.flatnonzero((shape != shape[:1]).any(axis=1))
+    if other.size:
+        raise FormatError(f"{record.title}: frame {other[0]} of the block has another shape than the first")
+
+
+def _cspad_table(record: Record, cfg: View | None, events: int, read: ReadHeads) -> PanelTable:
+    starts = np.full((events, 32), -1, np.int64)
+    at, everyone = np.zeros(events, np.int64), np.arange(events)
+    size = 2 * 185 * 388
+    for _ in range(resolve(View(record, _NO_BYTES, 0, _UNKNOWN_SIZE, cfg), "cfg.num_quads")):
+        quad = read(at + 4, 4)[:, 3].astype(np.int64) & 3
+        masks = _section_masks(record, cfg)[quad]
+        first = at + 32
+        for section in range(8):
+            there = masks >> section & 1 == 1
+            starts[everyone[there], (8 * quad + section)[there]] = first[there]
+            first = first + size * there
+        at = first + 4
+    return PanelTable(starts, (185, 388), np.dtype("<i2"), 2)
+
+
+_NO_BYTES = np.zeros(0, np.uint8)
+
+
+def _section_masks(record: Record, cfg: Any) -> Ints:
+    """Return which sections each of the four quads stores."""
+    if record.title == "CsPad.DataV1":
+        return np.full(4, 3 if cfg.asic_mask & 15 == 1 else 255, np.int64)
+    return np.array([cfg.roi_mask(quad) for quad in range(4)], np.int64)
 
 
 def panels_of(view: View) -> Panels:
