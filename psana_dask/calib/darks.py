@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from psana_dask.calib.constants import Constants, checked
 from psana_dask.calib.detectors import GENERIC, Detector
 from psana_dask.errors import ConstantsError
+from psana_dask.jit import njit
 
 # bits of pixel_status that a dark run sets
 NOISY, QUIET, HIGH, LOW, BRIGHT, DIM, BAD_CODE = 1, 2, 4, 8, 16, 32, 64
@@ -168,7 +168,7 @@ class Sums:
                     self.squares, self.below, self.above, self.smallest, self.largest, self.bad_code)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _add_frames(
     frames: Counts, low: Counts, high: Counts, bits: int, lowest: int, highest: int, jungfrau: bool,
     inside: NDArray[np.int32], total: NDArray[np.int64], squares: NDArray[np.int64],

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from psana_dask.calib.detectors import Decoding
+from psana_dask.jit import njit
 
 PLAIN, JUNGFRAU, SWITCHED = 0, 1, 2
 KIND_NUMBER = {"plain": PLAIN, "jungfrau": JUNGFRAU, "switched": SWITCHED}
@@ -26,27 +26,29 @@ PROBE = 512  # pixels that a single frame tests for switched gains at once
 
 Raw = NDArray[Any]
 Planes = NDArray[np.float32]
+Whole = int | np.integer[Any]
+Real = float | np.floating[Any]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _plain_minus(word: Raw, p0: Planes, line: Planes) -> None:
     for p in range(line.size):
         line[p] = np.float32(word[p]) - p0[p]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _plain_times(f0: Planes, line: Planes) -> None:
     for p in range(line.size):
         line[p] *= f0[p]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _plain_line(word: Raw, p0: Planes, f0: Planes, line: Planes) -> None:
     for p in range(line.size):
         line[p] = (np.float32(word[p]) - p0[p]) * f0[p]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _jungfrau_minus(word: Raw, p0: Planes, p1: Planes, p2: Planes, line: Planes) -> None:
     zero = np.float32(0)
     for p in range(line.size):
@@ -59,9 +61,9 @@ def _jungfrau_minus(word: Raw, p0: Planes, p1: Planes, p2: Planes, line: Planes)
         line[p] = np.float32(w & 0x3FFF) - (zero if none else ped)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _jungfrau_times(
-    word: Raw, f0: Planes, f1: Planes, f2: Planes, bad: float, line: Planes
+    word: Raw, f0: Planes, f1: Planes, f2: Planes, bad: Real, line: Planes
 ) -> None:
     for p in range(line.size):
         w = np.int32(word[p])
@@ -73,10 +75,10 @@ def _jungfrau_times(
         line[p] *= bad if none else factor
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _jungfrau_line(
     word: Raw, p0: Planes, p1: Planes, p2: Planes, f0: Planes, f1: Planes, f2: Planes,
-    bad: float, line: Planes,
+    bad: Real, line: Planes,
 ) -> None:
     zero = np.float32(0)
     for p in range(line.size):
@@ -93,9 +95,9 @@ def _jungfrau_line(
         line[p] = (np.float32(w & 0x3FFF) - ped) * factor
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _switched_minus(
-    word: Raw, p0: Planes, p1: Planes, keep: int, switch: int, line: Planes
+    word: Raw, p0: Planes, p1: Planes, keep: Whole, switch: Whole, line: Planes
 ) -> None:
     for p in range(line.size):
         w = np.int32(word[p])
@@ -104,17 +106,17 @@ def _switched_minus(
         line[p] = np.float32(w & keep) - (b if second else a)
 
 
-@numba.njit(cache=True, nogil=True)
-def _switched_times(word: Raw, f0: Planes, f1: Planes, switch: int, line: Planes) -> None:
+@njit()
+def _switched_times(word: Raw, f0: Planes, f1: Planes, switch: Whole, line: Planes) -> None:
     for p in range(line.size):
         x, y = f0[p], f1[p]
         second = (np.int32(word[p]) & switch) != 0
         line[p] *= y if second else x
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _switched_line(
-    word: Raw, p0: Planes, p1: Planes, f0: Planes, f1: Planes, keep: int, switch: int, line: Planes
+    word: Raw, p0: Planes, p1: Planes, f0: Planes, f1: Planes, keep: Whole, switch: Whole, line: Planes
 ) -> None:
     for p in range(line.size):
         w = np.int32(word[p])
@@ -123,7 +125,7 @@ def _switched_line(
         line[p] = (np.float32(w & keep) - (b if second else a)) * (y if second else x)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _kind_of(kind: int, bits: int, gain_bit: int, word: Raw) -> int:
     """Return `kind`, or PLAIN if no word of a short line has a bit beyond the first range's value."""
     if kind == PLAIN:
@@ -134,7 +136,7 @@ def _kind_of(kind: int, bits: int, gain_bit: int, word: Raw) -> int:
     return PLAIN if seen & (np.int32(~bits) | np.int32(gain_bit)) == 0 else kind
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _minus(kind: int, bits: int, gain_bit: int, word: Raw, ped: Planes, lo: int, line: Planes) -> None:
     hi = lo + line.size
     if kind == PLAIN:
@@ -146,8 +148,8 @@ def _minus(kind: int, bits: int, gain_bit: int, word: Raw, ped: Planes, lo: int,
         _switched_minus(word, ped[0, lo:hi], ped[1, lo:hi], keep, switch, line)
 
 
-@numba.njit(cache=True, nogil=True)
-def _times(kind: int, gain_bit: int, bad: float, word: Raw, factor: Planes, lo: int, line: Planes) -> None:
+@njit()
+def _times(kind: int, gain_bit: int, bad: Real, word: Raw, factor: Planes, lo: int, line: Planes) -> None:
     hi = lo + line.size
     if kind == PLAIN:
         _plain_times(factor[0, lo:hi], line)
@@ -158,7 +160,7 @@ def _times(kind: int, gain_bit: int, bad: float, word: Raw, factor: Planes, lo: 
         _switched_times(word, factor[0, lo:hi], factor[1, lo:hi], np.int32(gain_bit), line)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def subtract(
     kind: int, bits: int, gain_bit: int, raw: Raw, ped: Planes, out: Planes, lo: int, hi: int
 ) -> None:
@@ -172,9 +174,9 @@ def subtract(
             _minus(which, bits, gain_bit, word, ped, at, out[e, at:end])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def scale(
-    kind: int, bits: int, gain_bit: int, bad: float, raw: Raw, factor: Planes, out: Planes, lo: int, hi: int
+    kind: int, bits: int, gain_bit: int, bad: Real, raw: Raw, factor: Planes, out: Planes, lo: int, hi: int
 ) -> None:
     """Multiply pixels [lo, hi) of every event by the factor of their range, in place."""
     step = max(1, hi - lo) if kind == PLAIN else PROBE
@@ -186,9 +188,9 @@ def scale(
             _times(which, gain_bit, bad, word, factor, at, out[e, at:end])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _both(
-    kind: int, bits: int, gain_bit: int, bad: float,
+    kind: int, bits: int, gain_bit: int, bad: Real,
     raw: Raw, ped: Planes, factor: Planes, out: Planes, lo: int, hi: int,
 ) -> None:
     """Subtract and multiply in one pass over pixels [lo, hi) of every event."""
@@ -204,7 +206,7 @@ def _both(
                            np.int32(bits), np.int32(gain_bit), line)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def mark_used(
     kind: int, gain_bit: int, raw: Raw, use: NDArray[np.uint8], used: NDArray[np.uint8], lo: int
 ) -> None:
@@ -234,9 +236,9 @@ def mark_used(
             used[p] = (u >> 1 if second else u) & 1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _calibrate_frame(
-    kind: int, bits: int, gain_bit: int, bad: float,
+    kind: int, bits: int, gain_bit: int, bad: Real,
     raw: Raw, ped: Planes, factor: Planes, out: Planes,
 ) -> None:
     """One frame: read only the first plane of constants where no pixel has switched."""
@@ -247,9 +249,9 @@ def _calibrate_frame(
         _both(which, bits, gain_bit, bad, raw, ped, factor, out, lo, hi)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def calibrate(
-    kind: int, bits: int, gain_bit: int, bad: float,
+    kind: int, bits: int, gain_bit: int, bad: Real,
     raw: Raw, ped: Planes, factor: Planes, out: Planes,
 ) -> None:
     """Write ``(value - pedestal) * factor`` of all pixels of all events.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from psana_dask.jit import njit
 
 NO_CORRECTION = np.nan
 HIST_LOW, HIST_HIGH = -1000, 2000  # ADU, range of the peak search
@@ -23,8 +24,8 @@ Ints = NDArray[np.int32]
 Used = NDArray[np.uint8]
 
 
-@numba.njit(cache=True, nogil=True)
-def _bins_of(values: Floats, used: Used, spare: int, bins: Ints) -> None:
+@njit()
+def _bins_of(values: Floats, used: Used, spare: int | np.int32, bins: Ints) -> None:
     """Bin of each value, rounded half away from zero; `spare` if it does not count."""
     for i in range(bins.size):
         v = np.float64(values[i])
@@ -33,7 +34,7 @@ def _bins_of(values: Floats, used: Used, spare: int, bins: Ints) -> None:
         bins[i] = np.int32(v if inside else HIST_LOW) - HIST_LOW if inside else spare
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _fill_histogram(
     values: Floats, used: Used, start: int, size: int, stride: int, hist: Ints, bins: Ints
 ) -> None:
@@ -53,7 +54,7 @@ def _fill_histogram(
             hist[np.uintp(part[i])] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _peak(hist: Ints, threshold: int) -> tuple[int, int, int]:
     """First running maximum above threshold, up to a bin at half of it; with its half widths."""
     bins = hist.size - 1
@@ -70,7 +71,7 @@ def _peak(hist: Ints, threshold: int) -> tuple[int, int, int]:
     return top, left, right
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _around(hist: Ints, top: int, mean: float, sigma: float) -> tuple[float, float]:
     """Mean and sigma of the bins within two sigma of the peak bin."""
     d = int(sigma * 2 + 0.5)
@@ -82,7 +83,7 @@ def _around(hist: Ints, top: int, mean: float, sigma: float) -> tuple[float, flo
     return mean + s1 / s0, np.sqrt(s2 / s0 - (s1 / s0) * (s1 / s0))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def peak_mean(
     values: Floats, used: Used, start: int, size: int, stride: int,
     largest: float, widest: float, threshold: int, hist: Ints, bins: Ints,
@@ -114,7 +115,7 @@ def peak_mean(
     return mean
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def unbonded_mean(values: Floats, start: int, largest: float) -> float:
     """Return the mean of a CSPAD section's unbonded pixels, or NaN if beyond `largest`."""
     total, n = 0.0, 0
@@ -127,7 +128,7 @@ def unbonded_mean(values: Floats, start: int, largest: float) -> float:
     return NO_CORRECTION if abs(mean) > largest else mean
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _subtract(values: Floats, start: int, size: int, stride: int, mean: float) -> None:
     if stride == 1:
         part = values[start : start + size]
@@ -138,7 +139,7 @@ def _subtract(values: Floats, start: int, size: int, stride: int, mean: float) -
             values[start + i * stride] = values.dtype.type(np.float64(values[start + i * stride]) - mean)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def subtract_peak_means(
     values: Floats, used: Used, sections: int, size: int, stride: int,
     largest: float, widest: float, threshold: int, unbonded: bool, hist: Ints, bins: Ints,
@@ -152,7 +153,7 @@ def subtract_peak_means(
             _subtract(values, k * size, size, stride, mean)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def subtract_unbonded_means(values: Floats, size: int, largest: float) -> None:
     """Apply algorithm 5 to each section of `size` pixels, in place."""
     for k in range(values.size // size):
@@ -161,7 +162,7 @@ def subtract_unbonded_means(values: Floats, size: int, largest: float) -> None:
             _subtract(values, k * size, size, 1, mean)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def subtract_run_means(
     values: Floats, used: Used, length: int, threshold: float, largest: float
 ) -> None:
@@ -181,7 +182,7 @@ def subtract_run_means(
                 values[p] -= mean
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _interpolated_median(hist: Ints, low: int, count: int) -> float:
     """Median with linear interpolation in its bin; 0.8 is the original's empirical offset."""
     left = (count + 1) // 2
@@ -193,7 +194,7 @@ def _interpolated_median(hist: Ints, low: int, count: int) -> float:
     return float(np.float32(np.float64(np.float32(low + i) + part) + 0.8))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _region_median(
     values: Floats, used: Used, columns: int, top: int, left: int, rows: int, cols: int, step: int,
     half_range: int, largest: int, hist: Ints,
@@ -227,7 +228,7 @@ def _region_median(
             return NO_CORRECTION if largest and abs(median) > largest else median
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def subtract_region_medians(
     values: Floats, used: Used, columns: int, height: int, width: int, step: int,
     half_range: int, largest: int, hist: Ints,

@@ -17,12 +17,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.jit import njit
+
 LANES = 32  # groups at once: two 16-float vectors; 256 rows of them stay in a 32 KiB cache
 SHORT = 96  # up to this length the network is faster than the search
+EIGHTHS = 152  # comparators of the network for 64 inputs that `_sort_eighths` does: 8 x 19
 SEARCHES = 12  # counts before the network takes over; 5 to 10 suffice for noise
 
 BOTH, ONLY_MIN, ONLY_MAX = 0, 1, 2
@@ -85,7 +87,7 @@ def workspace(length: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
     return (median_network(inputs), np.zeros((inputs, LANES), dtype), np.zeros((10, LANES), dtype), hint)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _run_network(net: Ints, buf: Floats) -> None:
     # one flat array and unsigned numbers: no test for negative indices, no test for overlap
     flat = buf.reshape(-1)
@@ -112,7 +114,7 @@ def _run_network(net: Ints, buf: Floats) -> None:
                 flat[q] = a if a > b else b
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _alternate(buf: Floats, turn: Floats) -> None:
     """Turn every other +inf of a lane into -inf, which leaves the middle ranks in place."""
     for lane in range(LANES):
@@ -127,7 +129,7 @@ def _alternate(buf: Floats, turn: Floats) -> None:
             turn[lane] = t if counts else -t
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _count_up_to(buf: Floats, limit: Floats, count: Floats) -> None:
     """Count, lane by lane, the values <= limit; 4 rows at a time to spare stores."""
     one, zero = buf.dtype.type(1), buf.dtype.type(0)
@@ -149,7 +151,7 @@ def _count_up_to(buf: Floats, limit: Floats, count: Floats) -> None:
             count[lane] += one if a[lane] <= limit[lane] else zero
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _neighbours(buf: Floats, limit: Floats, below: Floats, above: Floats) -> None:
     """Find, lane by lane, the largest value <= limit and the smallest beyond."""
     inf = buf.dtype.type(np.inf)
@@ -171,7 +173,7 @@ def _neighbours(buf: Floats, limit: Floats, below: Floats, above: Floats) -> Non
             above[lane] = large if large < high else high
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _next_limits(state: Floats, step: float) -> bool:
     """Move every lane's limit towards its rank; True when all have found it."""
     need, t, count = state[0], state[1], state[2]
@@ -198,7 +200,7 @@ def _next_limits(state: Floats, step: float) -> bool:
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _search(buf: Floats, state: Floats, guess: float, spread: float) -> bool:
     """Find the lower and upper middle of every lane by counting; False if it does not come near.
 
@@ -229,17 +231,57 @@ def _search(buf: Floats, state: Floats, guess: float, spread: float) -> bool:
     return good
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
+def _sort_eighths(buf: Floats) -> None:
+    """Do the first `EIGHTHS` comparators of the network for 64 inputs in registers.
+
+    They sort the 8 values of each residue class; the offsets must be compile-time constants
+    for the compiler to keep the values in registers, hence only this one length.
+    """
+    flat = buf.reshape(-1)
+    for k in range(8):
+        part = flat[k * LANES :]
+        for lane in range(LANES):
+            a, b, c, d = part[lane], part[lane + 256], part[lane + 512], part[lane + 768]
+            e, f, g, h = part[lane + 1024], part[lane + 1280], part[lane + 1536], part[lane + 1792]
+            a, e = (a if a < e else e), (a if a > e else e)
+            b, f = (b if b < f else f), (b if b > f else f)
+            c, g = (c if c < g else g), (c if c > g else g)
+            d, h = (d if d < h else h), (d if d > h else h)
+            a, c = (a if a < c else c), (a if a > c else c)
+            b, d = (b if b < d else d), (b if b > d else d)
+            e, g = (e if e < g else g), (e if e > g else g)
+            f, h = (f if f < h else h), (f if f > h else h)
+            c, e = (c if c < e else e), (c if c > e else e)
+            d, f = (d if d < f else f), (d if d > f else f)
+            a, b = (a if a < b else b), (a if a > b else b)
+            c, d = (c if c < d else d), (c if c > d else d)
+            e, f = (e if e < f else f), (e if e > f else f)
+            g, h = (g if g < h else h), (g if g > h else h)
+            b, e = (b if b < e else e), (b if b > e else e)
+            d, g = (d if d < g else g), (d if d > g else g)
+            b, c = (b if b < c else c), (b if b > c else c)
+            d, e = (d if d < e else e), (d if d > e else e)
+            f, g = (f if f < g else g), (f if f > g else g)
+            part[lane], part[lane + 256], part[lane + 512], part[lane + 768] = a, b, c, d
+            part[lane + 1024], part[lane + 1280], part[lane + 1536], part[lane + 1792] = e, f, g, h
+
+
+@njit()
 def _by_network(buf: Floats, net: Ints, state: Floats) -> None:
     _alternate(buf, state[1])
-    _run_network(net, buf)
+    if buf.shape[0] == 64:
+        _sort_eighths(buf)
+        _run_network(net[EIGHTHS:], buf)
+    else:
+        _run_network(net, buf)
     half = buf.shape[0] // 2
     for lane in range(LANES):
         state[7, lane] = buf[half - 1, lane]
         state[8, lane] = buf[half, lane]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _lane_corrections(
     buf: Floats, net: Ints, state: Floats, hint: Floats, fewest: int, largest: float, truncate: bool
 ) -> None:
@@ -252,15 +294,16 @@ def _lane_corrections(
         state[1, lane] = np.finfo(np.float32).max
     _count_up_to(buf, state[1], n)
     for lane in range(LANES):
-        need[lane] = (n[lane] + 1) // 2
+        need[lane] = (np.int32(n[lane]) + 1) >> 1
     if buf.shape[0] <= SHORT or not _search(buf, state, hint[0], hint[1]):
         _by_network(buf, net, state)
-    one, half = buf.dtype.type(1), buf.dtype.type(0.5)
+    half = buf.dtype.type(0.5)
     low, high = buf.dtype.type(-16384), buf.dtype.type(16383)
     total, away, count = 0.0, 0.0, 0
     for lane in range(LANES):
         lower = state[7, lane]
-        c = lower if n[lane] % 2 == one else (lower + state[8, lane]) * half
+        odd = np.int32(n[lane]) & 1
+        c = lower if odd else (lower + state[8, lane]) * half
         if truncate:
             c = min(max(np.trunc(lower), low), high)
         wanted = n[lane] >= fewest and abs(c) <= largest
@@ -274,7 +317,7 @@ def _lane_corrections(
         hint[1] = max(2 * away / count, 1e-3)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _fill_runs(
     values: Floats, used: NDArray[np.uint8], length: int, lanes: int,
     low: float, high: float, buf: Floats, picked: Floats,
@@ -290,7 +333,7 @@ def _fill_runs(
             row[lane] = picked[lane * length + i]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def subtract_run_medians(
     values: Floats, used: NDArray[np.uint8], length: int,
     low: float, high: float, fewest: int, largest: float, truncate: bool, everywhere: bool,
@@ -329,7 +372,7 @@ def subtract_run_medians(
             _subtract_line(values, used, start + lane * length, length, state[2, lane], everywhere)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _subtract_line(
     values: Floats, used: NDArray[np.uint8], start: int, length: int, cm: float, everywhere: bool
 ) -> None:
@@ -344,7 +387,7 @@ def _subtract_line(
             line[i] -= cm if mark[i] else zero
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _fill_columns(
     values: Floats, used: NDArray[np.uint8], start: int, stride: int, length: int, lanes: int,
     low: float, high: float, buf: Floats,
@@ -361,7 +404,7 @@ def _fill_columns(
             row[lane] = v if (mark[lane] != 0) & (v >= low) & (v <= high) else out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def subtract_column_medians(
     values: Floats, used: NDArray[np.uint8], columns: int, length: int,
     low: float, high: float, fewest: int, largest: float, everywhere: bool,
@@ -390,7 +433,7 @@ def subtract_column_medians(
                     line[lane] -= cm[lane] if everywhere or mark[lane] else zero
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def select_rank(values: Floats, count: int, rank: int, bins: Ints) -> float:
     """Return the value of this rank among the first `count` of `values`, which it reorders.
 
@@ -432,7 +475,7 @@ def select_rank(values: Floats, count: int, rank: int, bins: Ints) -> float:
     return values[rank]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def median_of(values: Floats, count: int, work: Floats, bins: Ints) -> float:
     """Return the median of the first `count` values, as ``np.median`` in their own precision."""
     work[:count] = values[:count]
@@ -454,7 +497,7 @@ def median_of(values: Floats, count: int, work: Floats, bins: Ints) -> float:
     return (lower + upper) * values.dtype.type(0.5)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def subtract_bank_medians(
     values: Floats, used: NDArray[np.uint8], columns: int, height: int, width: int,
     low: float, high: float, fewest: int, largest: float, everywhere: bool,
