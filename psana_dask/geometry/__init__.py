@@ -1,1 +1,60 @@
-"""Detector geometry: where each pixel is, and images made from panels."""
+"""Detector geometry: where each pixel is, and images made from panels.
+
+Pure functions on frozen values and arrays; nothing here opens a file.  `docs/geometry.md` has
+the convention of coordinates and a figure.
+
+>>> from psana_dask import geometry
+>>> detector = geometry.default_geometry("jungfrau", panels=8)
+>>> detector.shape
+(8, 512, 1024)
+>>> tables = geometry.prepare(detector)
+>>> tables.shape
+(2203, 2299)
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psana_dask.geometry import convert, refine
+    from psana_dask.geometry.assembly import apply, assembled, panels_of, prepare
+    from psana_dask.geometry.defaults import default_geometry
+    from psana_dask.geometry.figure import describe, draw_image, draw_panels
+    from psana_dask.geometry.model import Geometry, Part, moved, placed, tilted
+    from psana_dask.geometry.tables import AssemblyTables
+    from psana_dask.geometry.text import read_text, write_text
+    from psana_dask.geometry.tree import areas, coordinates, mask, projected, sizes
+
+_HOMES = {
+    **dict.fromkeys(("AssemblyTables",), "tables"),
+    **dict.fromkeys(("Geometry", "Part", "moved", "placed", "tilted"), "model"),
+    **dict.fromkeys(("apply", "assembled", "panels_of", "prepare"), "assembly"),
+    **dict.fromkeys(("areas", "coordinates", "mask", "projected", "sizes"), "tree"),
+    **dict.fromkeys(("default_geometry",), "defaults"),
+    **dict.fromkeys(("describe", "draw_image", "draw_panels"), "figure"),
+    **dict.fromkeys(("read_text", "write_text"), "text"),
+    "convert": None,
+    "refine": None,
+}
+
+__all__ = [
+    "AssemblyTables", "Geometry", "Part", "apply", "areas", "assembled", "convert", "coordinates",
+    "default_geometry", "describe", "draw_image", "draw_panels", "mask", "moved", "panels_of", "placed",
+    "prepare", "projected", "read_text", "refine", "sizes", "tilted", "write_text",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOMES[name] or name}")
+    found = getattr(module, name) if _HOMES[name] else module
+    setattr(sys.modules[__name__], name, found)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

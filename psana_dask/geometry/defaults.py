@@ -207,7 +207,14 @@ BY_PANELS: Mapping[str, Sequence[tuple[int, str]]] = MappingProxyType(
 )
 # detector -> the smallest layout that has room: a run may have recorded only some of the panels
 ALIASES: Mapping[str, str] = MappingProxyType(
-    {"epix": "epix100", "epix100a": "epix100", "epixhremu": "epixhr1x4", "jungfrauemu": "jungfrau"}
+    {
+        "epix": "epix100",
+        "epix100a": "epix100",
+        "epix10k": "epix10ka",
+        "epixquad": "epix10kaquad",
+        "epixhremu": "epixhr1x4",
+        "jungfrauemu": "jungfrau",
+    }
 )
 
 
@@ -224,7 +231,8 @@ def default_geometry(
     Parameters
     ----------
     detector : str
-        For instance "cspad", "jungfrau", "epix10ka2m"; "camera" for any camera of one sensor.
+        For instance "cspad", "jungfrau", "epix10ka2m", in any case; any other name, with `shape`
+        and `pixel_size`, is a camera of one sensor that is shown as it is.
     panels : int, optional
         How many panels (highest segment number + 1) there are, for detectors that come in
         several sizes.  The geometry may hold more: panel k is segment k.
@@ -246,6 +254,8 @@ def default_geometry(
     if name == "pnccd":
         return _pnccd(convention)
     layout = LAYOUTS.get(_sized(name, panels))
+    if layout is None and shape is not None and pixel_size is not None:
+        return _camera(shape, pixel_size, convention)
     if layout is None:
         known = [*LAYOUTS, *BY_PANELS, "pnccd", "camera"]
         raise GeometryError(f"no default geometry for {detector!r}{suggestion(detector, known)}")

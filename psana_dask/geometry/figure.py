@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from psana_dask.errors import MissingLibrary
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.tables import AssemblyTables, prepare
-from psana_dask.geometry.tiles import Tile, tiles
+from psana_dask.geometry.tiles import Tile, tiles_of
 from psana_dask.geometry.tree import coordinates
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def draw_panels(geometry: Geometry, axes: Axes | None = None, *, labels: bool = 
     """
     axes = _axes(axes)
     seen: set[int] = set()
-    for tile in tiles(geometry):
+    for tile in tiles_of(geometry):
         corners = _outline(tile) * 1e3
         axes.plot(corners[:, 0], corners[:, 1], color="0.4", linewidth=0.8)
         axes.plot(corners[:2, 0], corners[:2, 1], color="C0", linewidth=2)

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from psana_dask.jit import njit
 
 STRIP, BLOCK = 8, 4
 # the fastest of strips of 8, 16, 32, all columns by blocks of 1, 2, 4, 8, 16, 32 rows, for a Jungfrau
 LAST, MEAN, MAX = 0, 1, 2
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def assemble(
     panels: Any, out: Any, present: Any, fill: Any, whole: bool, tables: Any
 ) -> None:
@@ -50,7 +51,7 @@ def assemble(
         _fill_holes(image, holes)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def disassemble(images: Any, out: Any, bins: Any, fill: Any) -> None:
     """Give each pixel of `out` (time, pixel) the value of its bin in `images` (time, bin)."""
     for time in range(images.shape[0]):
@@ -60,7 +61,7 @@ def disassemble(images: Any, out: Any, bins: Any, fill: Any) -> None:
             frame[pixel] = image[np.uint64(where)] if where >= 0 else fill
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _copy_runs(frame: Any, image: Any, runs: Any) -> None:
     """Copy each run (bin, pixel, count, backwards)."""
     for k in range(runs.shape[0]):
@@ -74,7 +75,7 @@ def _copy_runs(frame: Any, image: Any, runs: Any) -> None:
                 image[first + i] = frame[last - i]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _scatter(frame: Any, image: Any, visit: Any, first: int, shape: Any) -> None:
     """Scatter one panel; `visit` holds bins in the order strip, block of rows, column, row."""
     rows, cols = shape
@@ -86,7 +87,7 @@ def _scatter(frame: Any, image: Any, visit: Any, first: int, shape: Any) -> None
         _scatter_strip(frame, image, bins, first + left, shape, wide)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _scatter_strip(frame: Any, image: Any, bins: Any, first: int, shape: Any, wide: int) -> None:
     rows, step = shape[0], np.uint64(shape[1])
     at = np.uint64(0)
@@ -107,7 +108,7 @@ def _scatter_strip(frame: Any, image: Any, bins: Any, first: int, shape: Any, wi
             at += deep
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _fill_runs(image: Any, runs: Any, fill: Any) -> None:
     for k in range(runs.shape[0]):
         first, count = np.uint64(runs[k, 0]), np.uint64(runs[k, 2])
@@ -115,13 +116,13 @@ def _fill_runs(image: Any, runs: Any, fill: Any) -> None:
             image[first + i] = fill
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _fill_bins(image: Any, visit: Any, fill: Any) -> None:
     for where in visit:
         image[np.uint64(where)] = fill
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _combine(
     frame: Any, image: Any, shared: Any, present: Any, size: int, fill: Any, rule: int, whole: bool
 ) -> None:
@@ -146,7 +147,7 @@ def _combine(
             image[bins[k]] = value
 
 
-@numba.njit(cache=True, nogil=True)
+@njit()
 def _fill_holes(image: Any, holes: Any) -> None:
     """Give each hole the least value of the bins it is filled from; NaN only if all are."""
     bins, sources = holes

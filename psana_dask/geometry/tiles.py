@@ -63,7 +63,7 @@ class Tile:
         return self.first + rows[:, None, None] * self.slow + cols[None, :, None] * self.fast
 
 
-def tiles(geometry: Geometry, *, tilts: bool = True) -> tuple[Tile, ...]:
+def tiles_of(geometry: Geometry, *, tilts: bool = True) -> tuple[Tile, ...]:
     """Return the ASICs of a geometry, panel by panel, row by row within a panel."""
     found: list[Tile] = []
     for panel, chain in enumerate(geometry.panels):
@@ -102,7 +102,7 @@ def geometry_of(
     convention: Convention = "psana2",
     tolerance: float | None = None,
 ) -> Geometry:
-    """Return the psana geometry whose ASICs are these: the inverse of `tiles`.
+    """Return the psana geometry whose ASICs are these: the inverse of `tiles_of`.
 
     Each panel becomes one line, the segment's place and angles fitted to its ASICs; they hang
     on one CAMERA at the mean distance.

@@ -19,7 +19,7 @@ from psana_dask.geometry.convert.cheetah import stacked
 from psana_dask.geometry.convert.crystfel import parse_crystfel, read_crystfel, write_crystfel
 from psana_dask.geometry.defaults import default_geometry
 from psana_dask.geometry.text import read_text
-from psana_dask.geometry.tiles import tiles
+from psana_dask.geometry.tiles import tiles_of
 
 ROOT = Path(os.environ.get("PSANA_DASK_CONFORMANCE", Path(__file__).parents[2] / ".." / "shared" / "data"))
 FOLDER = ROOT / "geometry"
@@ -256,7 +256,7 @@ def test_psana_crystfel_files(name):
     printed = PRINTED + (2.5 if name.startswith("pnccd_mtrxv2") else 0)  # source known to 1 um only
     where = np.stack(tree.coordinates(geometry, frame=frame), axis=-1)
     found = parsed.tiles(geometry.segment.shape, corner="centre")
-    assert len(found) == len(tiles(geometry))
+    assert len(found) == len(tiles_of(geometry))
     for tile in found:
         here = where[tile.panel, slice(*tile.rows), slice(*tile.cols)]
         there = tile.positions() * 1e6

@@ -13,7 +13,7 @@ from psana_dask.geometry import tree
 from psana_dask.geometry.convert import cheetah, crystfel, dxtbx, extra_geom, nexus, pyfai
 from psana_dask.geometry.model import Geometry, Part
 from psana_dask.geometry.text import read_text, write_text
-from psana_dask.geometry.tiles import angles_of, geometry_of, rotation_matrix, tiles
+from psana_dask.geometry.tiles import angles_of, geometry_of, rotation_matrix, tiles_of
 
 METRE = 1e-9
 # what issue 5 asks of CrystFEL; all formats that keep float64 are held to it
@@ -57,7 +57,7 @@ def assert_same_pixels(found, expected, tolerance=METRE):
 @pytest.mark.parametrize("geometry", DETECTORS, ids=IDS)
 def test_tiles_are_the_coordinates_and_lead_back(geometry):
     where = positions(geometry)
-    found = tiles(geometry)
+    found = tiles_of(geometry)
     for tile in found:
         here = where[tile.panel, slice(*tile.rows), slice(*tile.cols)]
         np.testing.assert_allclose(tile.positions(), here, rtol=0, atol=1e-13)
@@ -69,14 +69,14 @@ def test_tiles_are_the_coordinates_and_lead_back(geometry):
 
 def test_the_segment_type_is_found():
     for geometry in DETECTORS:
-        assert geometry_of(tiles(geometry)).segment.shape == geometry.segment.shape
+        assert geometry_of(tiles_of(geometry)).segment.shape == geometry.segment.shape
     # the same ASICs, rows up or down: only one of them faces the source
-    assert geometry_of(tiles(DETECTORS[0])).segment.name == "JUNGFRAU:V1"
-    assert geometry_of(tiles(DETECTORS[1])).segment.name == "JUNGFRAU:V2"
+    assert geometry_of(tiles_of(DETECTORS[0])).segment.name == "JUNGFRAU:V1"
+    assert geometry_of(tiles_of(DETECTORS[1])).segment.name == "JUNGFRAU:V2"
 
 
 def test_wrong_segments_and_missing_panels_are_refused():
-    found = tiles(DETECTORS[0])
+    found = tiles_of(DETECTORS[0])
     with pytest.raises(GeometryError, match="panel 0 does not have the ASICs of EPIX100:V1"):
         geometry_of(found, "EPIX100:V1")
     with pytest.raises(GeometryError, match=r"panels \[0\] are missing"):
@@ -125,7 +125,7 @@ def test_crystfel_camera_length_groups_and_regions():
     assert parsed.groups["rigid_group_p1"] == tuple(f"p1a{k}" for k in range(8))
     assert parsed.groups["rigid_group_collection_panels"] == ("p0", "p1", "p2", "p3")
     assert (parsed.header["mask"], parsed.header["mask_bad"]) == ("/m", "0xffff")
-    mean = np.mean([tile.first[2] for tile in tiles(geometry)])
+    mean = np.mean([tile.first[2] for tile in tiles_of(geometry)])
     assert float(parsed.header["clen"]) == pytest.approx(mean, abs=1e-12)
     good = parsed.good(parsed.tiles((512, 1024)), geometry.shape)
     expected = np.ones(geometry.shape, bool)
@@ -372,7 +372,7 @@ def test_malformed_nexus(change, message):
 def test_dxtbx_vectors_and_round_trip(geometry):
     model = json.loads(json.dumps(dxtbx.to_dxtbx(geometry)))
     where = positions(geometry) * 1e3 * [-1, 1, -1]
-    for panel, tile in zip(model["panels"], tiles(geometry), strict=True):
+    for panel, tile in zip(model["panels"], tiles_of(geometry), strict=True):
         origin, fast, slow = (np.array(panel[key]) for key in ("origin", "fast_axis", "slow_axis"))
         np.testing.assert_allclose([fast @ fast, slow @ slow], 1, rtol=1e-12)
         cols, rows = panel["image_size"]

@@ -50,6 +50,7 @@ def test_a_camera_is_shown_as_it_is():
     geometry = default_geometry("camera", shape=(30, 40), pixel_size=5.5)
     data = np.random.default_rng(1).random((1, 30, 40))
     np.testing.assert_array_equal(assembled(data, geometry), data[0])
+    assert default_geometry("Opal1000", shape=(30, 40), pixel_size=5.5) == geometry
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The examples of docs/geometry.md run, in order, as they stand."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from psana_dask import geometry
 from psana_dask.geometry import refine, tree
 from psana_dask.geometry.defaults import default_geometry
 
@@ -34,6 +37,16 @@ def test_examples_run():
     np.testing.assert_array_equal(back, panels)
     # the geometry of the page was moved by 500 um along z, which the rings undo
     assert np.abs(np.subtract(space["fit"].shift, (300.0, -200.0, 0.0))).max() < 30
+
+
+def test_the_namespace_has_what_it_lists():
+    code = "import psana_dask.geometry as g, sys; print('numpy' in sys.modules, dir(g) == sorted(g.__all__))"
+    lean = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # nothing heavy before the first name is used
+    assert lean.stdout.split() == ["False", "True"]
+    assert all(getattr(geometry, name) is not None for name in geometry.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        geometry.nothing  # noqa: B018
 
 
 def test_every_module_is_mentioned():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from psana_dask.errors import GeometryError
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.segments import PSANA1, PSANA2, Array, Convention, segment_type
-from psana_dask.geometry.tiles import Tile, geometry_of, misfit, tiles
+from psana_dask.geometry.tiles import Tile, geometry_of, misfit, tiles_of
 
 Corner = Literal["corner", "centre"]
 Region = tuple[int, tuple[int, int], tuple[int, int]]
@@ -187,7 +187,7 @@ def write_crystfel(
     panel_axis : bool
         Data are (event, panel, ss, fs) instead of panels stacked along ss.
     """
-    found = tiles(geometry)
+    found = tiles_of(geometry)
     distance = float(np.mean([tile.first[2] for tile in found])) if clen is None else clen
     lines = [*_header(distance, data, mask, photon_energy, adu_per_ev, panel_axis)]
     rows = 0 if panel_axis else geometry.shape[1]

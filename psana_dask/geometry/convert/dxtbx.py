@@ -15,14 +15,14 @@ import numpy as np
 from psana_dask.errors import GeometryError
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.segments import Array, Convention, segment_type
-from psana_dask.geometry.tiles import Tile, geometry_of, tiles
+from psana_dask.geometry.tiles import Tile, geometry_of, tiles_of
 
 LAB_TO_DXTBX = np.array([-1.0, 1.0, -1.0])
 
 
 def to_dxtbx(geometry: Geometry) -> dict[str, Any]:
     """Return the detector model: ``panels`` (one per ASIC) and a flat ``hierarchy``."""
-    found = tiles(geometry)
+    found = tiles_of(geometry)
     hierarchy = _frame("DETECTOR", np.zeros(3), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]))
     hierarchy["children"] = [{"panel": k} for k in range(len(found))]
     return {"panels": [_panel(tile) for tile in found], "hierarchy": hierarchy}

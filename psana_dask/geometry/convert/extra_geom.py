@@ -12,7 +12,7 @@ import numpy as np
 from psana_dask.errors import GeometryError, MissingLibrary
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.segments import Convention, SegmentType
-from psana_dask.geometry.tiles import Tile, by_panels, geometry_of, local_tiles, tiles
+from psana_dask.geometry.tiles import Tile, by_panels, geometry_of, local_tiles, tiles_of
 
 if TYPE_CHECKING:
     from extra_geom.base import DetectorGeometryBase
@@ -33,7 +33,7 @@ def to_extra_geom(geometry: Geometry) -> DetectorGeometryBase:
         raise MissingLibrary.of("extra_geom", "all", "an EXtra-geom object") from None
     modules = [
         [GeometryFragment(t.corner, t.slow, t.fast, *t.shape) for t in panel]
-        for panel in by_panels(tiles(geometry))
+        for panel in by_panels(tiles_of(geometry))
     ]
     if geometry.segment.name.startswith("JUNGFRAU"):
         return JUNGFRAUGeometry(modules)

@@ -20,7 +20,7 @@ import numpy as np
 from psana_dask.errors import GeometryError
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.segments import Array, Convention
-from psana_dask.geometry.tiles import Tile, angles_of, by_panels, geometry_of, tiles
+from psana_dask.geometry.tiles import Tile, angles_of, by_panels, geometry_of, tiles_of
 
 METRES = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "micrometre": 1e-6, "cm": 1e-2, "nm": 1e-9}
 DEGREES = {"deg": 1.0, "degree": 1.0, "degrees": 1.0, "rad": 180 / np.pi, "radian": 180 / np.pi}
@@ -50,7 +50,7 @@ def write_nxmx(group: Any, geometry: Geometry) -> None:
     geometry : Geometry
         The detector; data are (panel, row, col).
     """
-    panels = by_panels(tiles(geometry))
+    panels = by_panels(tiles_of(geometry))
     distance = float(np.mean([tile.first[2] for panel in panels for tile in panel]))
     home = f"{group.name.rstrip('/')}/transformations"
     group.attrs["NX_class"] = "NXdetector"

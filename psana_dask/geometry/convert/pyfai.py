@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from psana_dask.errors import MissingLibrary
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.segments import Array, Convention, segment_type
-from psana_dask.geometry.tiles import geometry_of, tiles, tiles_of_positions
+from psana_dask.geometry.tiles import geometry_of, tiles_of, tiles_of_positions
 from psana_dask.geometry.tree import coordinates, sizes
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def to_pyfai(geometry: Geometry) -> tuple[Detector, dict[str, float]]:
     except ImportError:
         raise MissingLibrary.of("pyFAI", "azimuthal", "a pyFAI detector") from None
     panels, rows, cols = geometry.shape
-    tile = tiles(geometry)[0]
+    tile = tiles_of(geometry)[0]
     pitch = [float(np.linalg.norm(step)) for step in (tile.slow, tile.fast)]
     distance = float(np.nanmean(coordinates(geometry, frame="lab").z)) * 1e-6
     detector = Detector(pixel1=pitch[0], pixel2=pitch[1], max_shape=(panels * rows, cols))
@@ -122,7 +122,7 @@ def _steps(geometry: Geometry) -> tuple[Array, Array]:
     shape = geometry.shape
     down, right = np.empty((*shape, 3)), np.empty((*shape, 3))
     tall, wide = _extents(geometry)
-    for tile in tiles(geometry):
+    for tile in tiles_of(geometry):
         at = (tile.panel, slice(*tile.rows), slice(*tile.cols))
         down[at] = tall[at][..., None] * _unit(tile.slow) @ LAB_TO_PYFAI
         right[at] = wide[at][..., None] * _unit(tile.fast) @ LAB_TO_PYFAI
