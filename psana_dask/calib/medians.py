@@ -389,19 +389,52 @@ def _subtract_line(
 
 @njit()
 def _fill_columns(
+    values: Floats, used: NDArray[np.uint8], start: int, stride: int, length: int,
+    low: float, high: float, buf: Floats,
+) -> None:
+    """Copy `LANES` neighbouring columns; +inf where a pixel does not count."""
+    out = values.dtype.type(np.inf)
+    for i in range(length):
+        at = np.uintp(start + i * stride)
+        row = buf[i]
+        for lane in range(LANES):
+            p = at + np.uintp(lane)
+            v = values[p]
+            row[lane] = v if (used[p] != 0) & (v >= low) & (v <= high) else out
+
+
+@njit()
+def _fill_last_columns(
     values: Floats, used: NDArray[np.uint8], start: int, stride: int, length: int, lanes: int,
     low: float, high: float, buf: Floats,
 ) -> None:
-    """Copy `lanes` neighbouring columns; +inf where a pixel does not count."""
+    """Copy fewer columns than there are lanes; the other lanes get nothing that counts."""
     out = values.dtype.type(np.inf)
+    buf[:] = out
     for i in range(length):
         at = start + i * stride
-        line = values[at : at + lanes]
-        mark = used[at : at + lanes]
-        row = buf[i]
         for lane in range(lanes):
-            v = line[lane]
-            row[lane] = v if (mark[lane] != 0) & (v >= low) & (v <= high) else out
+            v = values[at + lane]
+            if used[at + lane] != 0 and low <= v <= high:
+                buf[i, lane] = v
+
+
+@njit()
+def _subtract_columns(
+    values: Floats, used: NDArray[np.uint8], start: int, stride: int, length: int, lanes: int,
+    cm: Floats, everywhere: bool,
+) -> None:
+    zero = values.dtype.type(0)
+    for i in range(length):
+        at = np.uintp(start + i * stride)
+        if lanes == LANES and not everywhere:
+            for lane in range(LANES):
+                p = at + np.uintp(lane)
+                values[p] -= cm[lane] if used[p] != 0 else zero
+        else:
+            for lane in range(lanes):
+                p = at + np.uintp(lane)
+                values[p] -= cm[lane] if everywhere or used[p] != 0 else zero
 
 
 @njit()
@@ -416,21 +449,17 @@ def subtract_column_medians(
     Other parameters as in `subtract_run_medians`.
     """
     block = columns * length
-    zero = values.dtype.type(0)
-    cm = state[2]
     for base in range(0, values.size // block * block, block):
         for first in range(0, columns, LANES):
             lanes = min(LANES, columns - first)
             start = base + first
-            buf[length:] = np.inf
-            _fill_columns(values, used, start, columns, length, lanes, low, high, buf)
+            if lanes == LANES:
+                buf[length:] = np.inf
+                _fill_columns(values, used, start, columns, length, low, high, buf)
+            else:
+                _fill_last_columns(values, used, start, columns, length, lanes, low, high, buf)
             _lane_corrections(buf, net, state, hint, fewest, largest, False)
-            for i in range(length):
-                at = start + i * columns
-                line = values[at : at + lanes]
-                mark = used[at : at + lanes]
-                for lane in range(lanes):
-                    line[lane] -= cm[lane] if everywhere or mark[lane] else zero
+            _subtract_columns(values, used, start, columns, length, lanes, state[2], everywhere)
 
 
 @njit()
