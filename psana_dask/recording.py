@@ -83,7 +83,7 @@ class Recording:
 
 
 # ---- opening, once per process ------------------------------------------------------------------
-_opened: OrderedDict[RunFiles, Recording] = OrderedDict()
+_opened: OrderedDict[tuple[RunFiles, str], Recording] = OrderedDict()
 _lock = threading.RLock()
 _MOST_OPEN = 16
 INDEX_THREADS = 8
@@ -109,14 +109,16 @@ def open_recording(
         See `psana_dask.open`.
     """
     with _lock:
-        known = _opened.get(files)
-        if known is not None and known.token == (token or _token(files)) and not live:
-            _opened.move_to_end(files)
-            return known
+        wanted = (files, token or _token(files))
+        if wanted in _opened and not live:
+            _opened.move_to_end(wanted)
+            return _opened[wanted]
         recording = _open(files, live, progress)
         if token is not None and recording.token != token:
             raise ReadError(f"{files.paths[0]} changed since the run was opened: open it again")
-        _opened[files] = recording
+        _opened[files, recording.token] = recording
+        for older in [key for key in _opened if key[0] == files][:-2]:
+            del _opened[older]  # of a run that grows the one before stays
         while len(_opened) > _MOST_OPEN:
             _opened.popitem(last=False)
         return recording
