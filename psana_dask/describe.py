@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from psana_dask.slow import steps_of
+
 if TYPE_CHECKING:
     from psana_dask.run import Run
 
@@ -29,7 +31,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "stop": None if not len(run) else str(run.stop),
         "events": len(run),
         "events_total": view.choice.total,
-        "steps": len(run.steps),
+        "steps": len(steps_of(run._recording)),
         "epics": {"variables": len(run.epics), "moved": run.epics.moved},
         "detectors": {name: _detector_facts(run, name) for name in view.entries},
         "problems": [p._asdict() for p in run._all_problems],
@@ -74,10 +76,10 @@ def summary_lines(run: Run) -> list[str]:
         lines.append(f"{str(run.start)[:23]} UTC, {seconds:.3f} s, {_rate(run):.4g} events/s")
     streams = run._recording.streams
     lines.append(f"{run.format}, {len(streams)} streams, {len(run.files)} files")
-    steps = len(run.steps)
-    if steps:
-        scanned = [n for n in run.steps.columns if n not in ("start", "stop", "events", "step_docstring")]
-        lines.append(f"{steps} steps" + (f" of {', '.join(scanned)}" if scanned else ""))
+    steps = steps_of(run._recording)
+    if len(steps):
+        scanned = [name for name in steps.values if name != "step_docstring"]
+        lines.append(f"{len(steps)} steps" + (f" of {', '.join(scanned)}" if scanned else ""))
     if len(run.epics):
         lines.append(f"{len(run.epics)} EPICS variables, {len(run.epics.moved)} moved")
     return lines
