@@ -156,7 +156,7 @@ def test_the_times_of_events_do_not_depend_on_the_streams_that_are_read(tmp_path
 def test_many_events_are_kept_on_disk(tmp_path, monkeypatch):
     run = simulate.write_many(tmp_path, events=3000, size=200, pool=100)
     first = psana_dask.open(tmp_path).events
-    monkeypatch.setattr("psana_dask.recording._opened", type(psana_dask.recording._opened)())
+    psana_dask.recording.forget_all()
     monkeypatch.setattr("psana_dask.recording.build_events", None)  # must not be asked again
     again = psana_dask.open(tmp_path).events
     assert again.identical(first)
