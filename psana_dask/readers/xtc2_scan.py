@@ -380,30 +380,60 @@ def scan(
         state[NEXT] = offset + size
 
 
+@njit(int64(int32, _BYTES, _STATE, int64, int64, uint64), counted=False, inline="always")
+def size_if_datagram(
+    descriptor: int, window: Bytes, state: Ints, position: int, old: int, seconds: int
+) -> int:
+    """Return the size of the datagram that begins at `position`; -1 if none does, UNREAD if bytes are needed.
+
+    Stricter than `service_of`, as pixels may look like headers: a service that files have,
+    unused bits of env and level of src zero, nanoseconds below a second, a time within a day
+    of `seconds`, all of it in the file, and a first container that fits.
+    """
+    header = 32 if old else 24
+    if position + header > state[END]:
+        return -1
+    at = fetch(descriptor, window, state, position, header)
+    if at < 0:
+        return UNREAD
+    time = at + (8 if old else 0)
+    near = u4(window, time + 4) - np.int64(seconds)
+    extent = u4(window, at + header - 4)
+    size = header - 12 + extent
+    if service_of(window, at, old) < 2 or near > 86400 or near < -86400 or position + size > state[END]:
+        return -1
+    if u4(window, at + header - 12) >= 1 << 28 or u4(window, time) >= 1_000_000_000 or 12 < extent < 24:
+        return -1
+    if not old and u4(window, at + 8) >= 1 << 28:
+        return -1
+    if extent > 12:
+        at = fetch(descriptor, window, state, position + header, 12)
+        if at < 0:
+            return UNREAD
+        first = u4(window, at + 8)
+        if (u4(window, at + 4) >> 16) & 0xFFF > 4 or first < 12 or first > extent - 12:
+            return -1
+    return size
+
+
 @njit(int64(int32, _BYTES, _STATE, int64, uint64), counted=False)
 def resync(descriptor: int, window: Bytes, state: Ints, old: int, seconds: int) -> int:
     """Return the next offset after ``state[NEXT]`` where a chain of datagrams begins again, or -1.
 
-    A chain is three valid headers, or fewer that end exactly at the end of the file, with
-    time stamps within a day of `seconds` (of the last good datagram).  UNREAD: bytes are needed
-    from ``state[NEXT]`` on (memory) or cannot be read (file).
+    A chain is three datagrams (`size_if_datagram`), or fewer that end exactly at the end of the
+    file; `seconds` are those of the last good datagram.  UNREAD: bytes are needed from
+    ``state[NEXT]`` on (memory) or cannot be read (file).
     """
     header = 32 if old else 24
     while True:
         state[NEXT] += 1
         position = state[NEXT]
         links = 0
-        while links < 3 and position + header <= state[END]:
-            at = fetch(descriptor, window, state, position, header)
-            if at < 0:
-                if links == 0 and descriptor < 0:
-                    return UNREAD
-                break
-            near = u4(window, at + (12 if old else 4)) - np.int64(seconds)
-            if service_of(window, at, old) < 0 or near > 86400 or near < -86400:
-                break
-            size = header - 12 + u4(window, at + header - 4)
-            if position + size > state[END]:
+        while links < 3:
+            size = size_if_datagram(descriptor, window, state, position, old, seconds)
+            if size == UNREAD and links == 0 and descriptor < 0:
+                return UNREAD
+            if size < 0:
                 break
             position += size
             links += 1
