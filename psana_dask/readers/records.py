@@ -234,6 +234,12 @@ class Record:
         items: list[Field | Derived] = [*self.fields, *(d for d in self.derived if isinstance(d, Derived))]
         return {self.name_of(item): item.unit for item in items if item.unit}
 
+    @cached_property
+    def choices(self) -> dict[str, Choices]:
+        """Our name -> what its numbers mean, for the values that are a choice."""
+        items: list[Field | Bits] = [*self.fields, *(bits for field in self.fields for bits in field.bits)]
+        return {self.name_of(item): item.choices for item in items if item.choices}
+
     def before(self, accessor: str) -> tuple[Field, ...]:
         """Return the fields before `accessor`: what a later version of the type keeps."""
         names = [f.accessor for f in self.fields]

@@ -109,6 +109,11 @@ def test_our_names_come_from_the_accessors():
     assert "f_11_enrc" in record_for(14, 1).accessors.values()
 
 
+def test_choices_say_what_numbers_mean():
+    assert record_for(107, 4).choices["gain_mode"][3] == "ForcedGain1"
+    assert record_for(71, 2).choices["result"] == {0: "Fail", 1: "Pass", 2: "None"}
+
+
 def test_shapes_from_the_head():
     record = record_for(19, 4)
     codes = [{"timestampHigh": 7, "timestampLow": i, "eventCode": 140 + i} for i in range(3)]
