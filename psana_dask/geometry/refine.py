@@ -222,26 +222,33 @@ def _control_points(
 ) -> _Points:
     tangent = np.hypot(pixels.x, pixels.y) / pixels.z
     azimuth = np.arctan2(pixels.y, pixels.x)
-    sector = ((azimuth + pi) / (2 * pi) * sectors).astype(np.int64) % sectors
     found = []
     for ring, (middle, half) in enumerate(zip(tangents, _half_widths(tangents) * window, strict=True)):
         near = np.flatnonzero(np.abs(tangent - middle) < half)
-        across = ((tangent[near] - middle + half) / (2 * half) * BINS).astype(np.int64)
-        cell = np.minimum(sector[near] * BINS + across, sectors * BINS - 1)
-        counts, sums = (
-            np.bincount(cell, weights, sectors * BINS).reshape(sectors, BINS).astype(np.float64)
-            for weights in (None, value[near])
-        )
-        for k, weight, peak in _centroids(counts, sums):
-            at = near[sector[near] == k]
+        sector = ((azimuth[near] + pi) / (2 * pi) * sectors).astype(np.int64) % sectors
+        across = (tangent[near] - middle + half) / (2 * half)
+        for k, weight, peak in _centroids(*_profiles(sector, across, value[near], sectors)):
+            at = near[sector == k]
             angle = float(np.angle(np.exp(1j * azimuth[at]).mean()))
-            place = middle - half + peak * 2 * half / BINS
-            found.append((place, angle, float(pixels.z[at].mean()), float(ring), weight))
+            found.append((middle + (2 * peak - 1) * half, angle, pixels.z[at].mean(), float(ring), weight))
     if not found:
         raise GeometryError("no ring stands out anywhere near its angle; check wavelength and distance")
-    place, angle, z, rings, weights = np.array(found).T
+    place, angle_of, z, rings, weights = np.array(found).T
     radius = place * z
-    return _Points(radius * np.cos(angle), radius * np.sin(angle), z, rings.astype(np.int64), weights)
+    return _Points(radius * np.cos(angle_of), radius * np.sin(angle_of), z, rings.astype(np.int64), weights)
+
+
+def _profiles(
+    sector: NDArray[np.int64], across: Array, value: Array, sectors: int
+) -> tuple[Array, Array]:
+    """Return pixel counts and sums of the intensity (sector, bin); `across` is 0 to 1 over the window."""
+    bins = np.minimum((across * BINS).astype(np.int64), BINS - 1)
+    cells = sector * BINS + bins
+    counts, sums = (
+        np.bincount(cells, weights, sectors * BINS).reshape(sectors, BINS).astype(np.float64)
+        for weights in (None, value)
+    )
+    return counts, sums
 
 
 def _half_widths(tangents: Array) -> Array:
@@ -253,49 +260,58 @@ def _half_widths(tangents: Array) -> Array:
 
 
 def _centroids(counts: Array, sums: Array) -> list[tuple[int, float, float]]:
-    """Return (sector, weight, bin position) of the peaks that stand out by five deviations."""
+    """Return (sector, weight, place from 0 to 1) of the peaks that stand out by five deviations."""
     found = []
     for sector, (count, total) in enumerate(zip(counts, sums, strict=True)):
         if (count < 4).any():
             continue
-        mean = total / count
-        ends = BINS // 8
-        line = np.interp(
-            np.arange(BINS), [ends / 2, BINS - ends / 2], [mean[:ends].mean(), mean[-ends:].mean()]
-        )
-        above = mean - line
-        noise = float(np.concatenate([np.diff(mean[:ends]), np.diff(mean[-ends:])]).std()) + 1e-30
+        above, noise = _above_line(total / count)
         top = float(above.max())
         if top < 5 * noise:
             continue
-        peak = above > top / 2
-        weights = above[peak]
-        position = float((np.flatnonzero(peak) + 0.5) @ weights / weights.sum())
-        found.append((sector, sqrt(float(count[peak].sum())), position))
+        peak = np.flatnonzero(above > top / 2)
+        place = float((peak + 0.5) @ above[peak] / above[peak].sum()) / BINS
+        found.append((sector, sqrt(float(count[peak].sum())), place))
     return found
+
+
+def _above_line(mean: Array) -> tuple[Array, float]:
+    """Take off the straight line through both ends; return the rest and the noise of the ends."""
+    ends = BINS // 8
+    first, last = mean[:ends], mean[-ends:]
+    line = np.interp(np.arange(BINS), [ends / 2, BINS - ends / 2], [first.mean(), last.mean()])
+    return mean - line, float(np.concatenate([np.diff(first), np.diff(last)]).std()) + 1e-30
 
 
 def _fit(points: _Points, tangents: Array, distance: bool) -> tuple[Array, Array, float, NDArray[np.bool_]]:
     """Return shift, its standard deviations, the residual (um) and which points were used."""
     radius = np.hypot(points.x, points.y)
     design = np.stack([points.x / radius, points.y / radius, -tangents[points.ring]], axis=1)
-    design = design if distance else design[:, :2]
+    design = design[:, : 3 if distance else 2]
     target = tangents[points.ring] * points.z - radius
+    solution, used = _clipped(design, target, points.weight)
+    left = (target - design @ solution)[used]
+    weights = points.weight[used] ** 2
+    variance = float(weights @ left**2) / (used.sum() - design.shape[1])
+    normal = np.linalg.inv((design[used] * weights[:, None]).T @ design[used])
+    change, spread = np.zeros(3), np.zeros(3)
+    change[: design.shape[1]] = solution
+    spread[: design.shape[1]] = np.sqrt(np.diag(normal) * variance)
+    return change, spread, float(np.sqrt((left**2).mean())), used
+
+
+def _clipped(design: Array, target: Array, weight: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Solve least squares four times, leaving out what is further off than 4 median deviations."""
     used = np.ones(len(target), np.bool_)
+    solution: Array = np.zeros(design.shape[1])
     for _ in range(4):
         if used.sum() < 2 * design.shape[1]:
             raise GeometryError(f"only {int(used.sum())} control points; more rings or sectors are needed")
-        weight = points.weight[used, None]
-        solution, *_ = np.linalg.lstsq(design[used] * weight, target[used] * weight[:, 0], rcond=None)
-        left = target - design @ solution
-        used = np.abs(left) <= 4 * max(1.4826 * float(np.median(np.abs(left[used]))), 1e-9)
-    normal = np.linalg.inv((design[used] * points.weight[used, None] ** 2).T @ design[used])
-    variance = float((points.weight[used] ** 2 * left[used] ** 2).sum()) / (used.sum() - design.shape[1])
-    spread = np.zeros(3)
-    spread[: design.shape[1]] = np.sqrt(np.diag(normal) * variance)
-    change = np.zeros(3)
-    change[: design.shape[1]] = solution
-    return change, spread, float(np.sqrt((left[used] ** 2).mean())), used
+        rows = design[used] * weight[used, None]
+        solution = np.linalg.lstsq(rows, target[used] * weight[used], rcond=None)[0]
+        left = np.abs(target - design @ solution)
+        used = left <= 4 * max(1.4826 * float(np.median(left[used])), 1e-9)
+    return solution, used
 
 
 def _any(*_: int) -> bool:

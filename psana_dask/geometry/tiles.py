@@ -10,7 +10,7 @@ psana2 moves to the centre of a wide pixel (JUNGFRAU:V2) are half a pixel away f
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import asin, atan2, degrees
 
 import numpy as np
@@ -68,18 +68,12 @@ def tiles_of(geometry: Geometry, *, tilts: bool = True) -> tuple[Tile, ...]:
     found: list[Tile] = []
     for panel, chain in enumerate(geometry.panels):
         segment = segment_type(chain[0].name, geometry.convention, geometry.segment_shape)
-        local = local_tiles(segment, panel)
-        points = np.stack([np.stack([t.first, t.first + t.slow, t.first + t.fast]) for t in local])
-        x, y, z = (points[..., axis] * 1e6 for axis in range(3))
-        turned = _through(chain, tilts, x, y, z)
         # steps are turned on their own: a difference of two positions would lose digits
-        steps = np.stack([[t.slow, t.fast] for t in local])
-        vectors = _through(
-            [_without_origin(part) for part in chain], tilts, *(steps[..., a] * 1e6 for a in range(3))
-        )
-        for k, tile in enumerate(local):
-            slow, fast = (vectors[k, i] @ LAB_TO_PSANA * 1e-6 for i in (0, 1))
-            found.append(Tile(panel, tile.rows, tile.cols, turned[k, 0] @ LAB_TO_PSANA * 1e-6, slow, fast))
+        turns = [replace(part, origin=(0.0, 0.0, 0.0)) for part in chain]
+        for tile in local_tiles(segment, panel):
+            first = _to_lab(chain, tile.first, tilts)
+            slow, fast = (_to_lab(turns, step, tilts) for step in (tile.slow, tile.fast))
+            found.append(Tile(panel, tile.rows, tile.cols, first, slow, fast))
     return tuple(found)
 
 
@@ -165,14 +159,12 @@ def angles_of(turn: Array) -> tuple[float, float, float]:
     return degrees(atan2(-turn[0, 1], turn[0, 0])), about_y, degrees(atan2(-turn[1, 2], turn[2, 2]))
 
 
-def _through(chain: Iterable[Part], tilts: bool, x: Array, y: Array, z: Array) -> Array:
+def _to_lab(chain: Iterable[Part], vector: Array, tilts: bool) -> Array:
+    """Take a vector (m) from a segment's frame to the laboratory."""
+    x, y, z = vector * 1e6
     for part in chain:
         x, y, z = to_parent(part, x, y, z, tilts)
-    return np.stack([x, y, z], axis=-1)
-
-
-def _without_origin(part: Part) -> Part:
-    return Part(part.parent, part.parent_index, part.name, part.index, (0, 0, 0), part.rotation, part.tilt)
+    return np.array([x, y, z]) @ LAB_TO_PSANA * 1e-6
 
 
 def _local(segment: SegmentType, row: float, col: float) -> Array:
