@@ -48,12 +48,15 @@ class View:
     keep_damaged : bool
     only : tuple of str, optional
         Detectors to show; all by default.
+    calib : optional
+        Where constants come from; see `stores.store_of`.
     """
 
     recording: Recording
     choice: Choice
     keep_damaged: bool = False
     only: tuple[str, ...] | None = None
+    calib: Any = None
 
     @property
     def entries(self) -> Mapping[str, Entry]:

@@ -16,6 +16,10 @@ from psana_dask.slow import DetectorConfig, detector_config
 if TYPE_CHECKING:
     import xarray as xr
 
+    from psana_dask.calib.constants import Constants
+    from psana_dask.geometry.model import Geometry
+    from psana_dask.imaging import Imaging, Policy
+
 
 class Detector:
     """A detector of a run.
@@ -113,6 +117,187 @@ class Detector:
         """Its settings at the end of the run; `Run.config` gives them at any time."""
         return detector_config(self._view.recording, self.alias)
 
+    # ---- pixels -------------------------------------------------------------------------------
+    @cached_property
+    def _imaging(self) -> Imaging:
+        from psana_dask.imaging import Imaging
+
+        return Imaging(self._view, self._entry)
+
+    @property
+    def constants(self) -> Mapping[str, Constants]:
+        """The calibration constants in force, by kind; each says where it came from."""
+        return self._imaging.constants
+
+    def explain_constants(self) -> str:
+        """Say for each kind of constant where it was looked for and what was taken, because."""
+        return "\n".join(found.explain() for found in self._imaging.lookups.values())
+
+    @property
+    def pedestals(self) -> xr.DataArray:
+        """Mean dark level, ADU."""
+        return self._imaging.constant("pedestals")
+
+    @property
+    def rms(self) -> xr.DataArray:
+        """Noise of the dark level, ADU."""
+        return self._imaging.constant("pixel_rms")
+
+    @property
+    def gain(self) -> xr.DataArray:
+        """Gain of each pixel (and range)."""
+        return self._imaging.constant("pixel_gain")
+
+    @property
+    def status(self) -> xr.DataArray:
+        """Status words of the pixels: why a pixel is bad."""
+        return self._imaging.constant("pixel_status")
+
+    @property
+    def mask(self) -> xr.DataArray:
+        """Good pixels (1) and bad ones (0), from status words and the mask constant."""
+        return self.masked()
+
+    def masked(self, **choices: Any) -> xr.DataArray:
+        """Return a mask made by choice: ``status=True, edges=1, center=1, neighbours=1, user=...``.
+
+        Parameters
+        ----------
+        **choices
+            See `psana_dask.calib.masks.combined_mask`.
+
+        Returns
+        -------
+        DataArray
+            uint8 ([panel,] row, col); 1 good, 0 bad.
+        """
+        import xarray as xr
+
+        imaging = self._imaging
+        dims = imaging.raw.dims[1:]
+        return xr.DataArray(imaging.mask(**choices), imaging.panel_coords(), dims, name=f"{self.name}_mask")
+
+    @property
+    def calib(self) -> xr.DataArray:
+        """Calibrated frames, (time[, panel], row, col) float32.
+
+        Raises
+        ------
+        ConstantsNotFound
+            No pedestals; the message says where they were looked for.
+        """
+        return self.calibrated()
+
+    def calibrated(
+        self,
+        common_mode: Any = "default",
+        gain: bool = True,
+        mask: Any = None,
+        constants: Mapping[str, Any] | None = None,
+        policy: Policy = "error",
+        chunks: Any = "auto",
+    ) -> xr.DataArray:
+        """Return calibrated frames.
+
+        Parameters
+        ----------
+        common_mode : "default", None, or numbers
+            The constant of the run or the default of the detector; off; algorithm and parameters.
+        gain : bool
+            Apply the gain.
+        mask : array or False, optional
+            1 good, 0 bad; by default from the status words; False for none.
+        constants : mapping of kind to array, optional
+            Use these instead of the store's.
+        policy : {"error", "warn", "raw"}
+            Without pedestals: raise, warn and give raw values as floats, or just give them.
+        chunks : "auto", mapping or None
+
+        Returns
+        -------
+        DataArray
+            (time[, panel], row, col) float32, NaN where a panel is missing; `attrs` say
+            whether it is ``calibrated``, and with which ``constants``.
+        """
+        frames, attrs = self._imaging.calibrated(common_mode, gain, mask, constants, policy)
+        return self._imaging.labelled(frames, "calib", attrs, chunks, self._imaging.panel_coords())
+
+    @property
+    def geometry(self) -> Geometry:
+        """The geometry of the run, else the default of the detector type.
+
+        Raises
+        ------
+        GeometryError
+            Neither is known.
+        """
+        return self._imaging.geometry
+
+    @property
+    def image(self) -> xr.DataArray:
+        """Calibrated and assembled images, (time, y, x), with positions in metres.
+
+        Raises
+        ------
+        ConstantsNotFound, GeometryError
+        """
+        frames, attrs = self._imaging.calibrated()
+        return self._image(frames, "image", attrs, None, "auto", {})
+
+    def assembled(
+        self,
+        *,
+        calibrated: bool = False,
+        policy: Policy = "error",
+        geometry: Geometry | None = None,
+        chunks: Any = "auto",
+        **choices: Any,
+    ) -> xr.DataArray:
+        """Return assembled frames, raw or calibrated.
+
+        Parameters
+        ----------
+        calibrated : bool
+            Calibrate first, under `policy`.
+        policy : {"error", "warn", "raw"}
+        geometry : Geometry, optional
+            Another one than the run's.
+        chunks : "auto", mapping or None
+        **choices
+            ``overlap="last"|"mean"|"max"``, ``holes="none"|"nearest"|"minimum"``, ``frame``, ...
+            See `psana_dask.geometry.assembly.prepare`.
+
+        Returns
+        -------
+        DataArray
+            (time, y, x); bins without data are NaN, or 0 for integers. A sensor of one panel
+            without a known geometry is its own image.
+        """
+        if not calibrated:
+            raw: dict[str, Any] = {"calibrated": False}
+            return self._image(self._imaging.raw, "assembled", raw, geometry, chunks, choices)
+        frames, attrs = self._imaging.calibrated(policy=policy)
+        return self._image(frames, "image", attrs, geometry, chunks, choices)
+
+    def _image(
+        self,
+        frames: Any,
+        field: str,
+        attrs: Mapping[str, Any],
+        geometry: Geometry | None,
+        chunks: Any,
+        choices: Mapping[str, Any],
+    ) -> xr.DataArray:
+        if geometry is None and self._imaging.is_plain:
+            whole = self._imaging.labelled(frames, field, {**attrs, "geometry": "none"}, chunks, {})
+            return whole.rename(row="y", col="x")
+        lazy, tables = self._imaging.assembled(frames, geometry, **choices)
+        coords = {"y": ("y", tables.y, {"units": "m"}), "x": ("x", tables.x, {"units": "m"})}
+        given = "geometry" in self.constants or geometry is not None
+        kind = "given" if geometry is not None else "constant" if given else "default"
+        return self._imaging.labelled(lazy, field, {**attrs, "geometry": kind}, chunks, coords)
+
+    # ---- text ---------------------------------------------------------------------------------
     @cached_property
     def presence(self) -> float:
         """Share of the events that have it, 0 to 1."""

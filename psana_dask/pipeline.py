@@ -263,7 +263,7 @@ class FrameArray(EventArray):
 
     def __init__(self, target: Target, dims: tuple[str, ...] | None = None) -> None:
         super().__init__(target)
-        reader = self._reader()
+        reader = self.frame_reader()
         self.dtype = reader.dtype
         self._panelled = reader.segmented
         panels = (len(reader.panels),) if self._panelled else ()
@@ -272,7 +272,8 @@ class FrameArray(EventArray):
         names = dims or sample_dims(target, reader.panel_shape)
         self.dims = ("time", *(("panel",) if self._panelled else ()), *names)
 
-    def _reader(self) -> FrameReader:
+    def frame_reader(self) -> FrameReader:
+        """Return what reads the frames in this process."""
         reader = self.target.reader()
         if not isinstance(reader, FrameReader):
             raise ReadError(f"{self.name} has no fixed shape any more: open the run again")
@@ -302,7 +303,7 @@ class FrameArray(EventArray):
         frame = (len(panels), *height, *self._panel_shape[1:])
         if whole:
             out = np.empty((len(events), *frame), self.dtype)
-            self._reader().read_into(events, panels, rows, out)
+            self.frame_reader().read_into(events, panels, rows, out)
             return out
         return self._cut_columns(events, panels, rows, columns, frame)
 
@@ -310,7 +311,7 @@ class FrameArray(EventArray):
         self, events: Ints, panels: Ints, rows: slice, columns: Key, frame: tuple[int, ...]
     ) -> Array:
         """Read whole rows tile by tile into one buffer and keep the columns that are wanted."""
-        reader = self._reader()
+        reader = self.frame_reader()
         bytes_each = int(np.prod(frame, dtype=np.int64)) * self.dtype.itemsize
         tile = max(1, min(len(events), TILE_BYTES // max(1, bytes_each)))
         buffer = np.empty((tile, *frame), self.dtype)

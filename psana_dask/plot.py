@@ -71,7 +71,7 @@ def save_picture(array: xr.DataArray, path: str | os.PathLike[str], title: str) 
     figure = _figure()
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=10)
-    if array.dims[-2:] == ("row", "col"):
+    if array.dims[-2:] in (("row", "col"), ("y", "x")):
         _draw_frame(figure, axes, array)
     else:
         _draw_lines(axes, array)
@@ -94,8 +94,8 @@ def _draw_frame(figure: Any, axes: Any, array: xr.DataArray) -> None:
     low, high = limits(image)
     shown = axes.imshow(image, vmin=low, vmax=high, interpolation="nearest", cmap="viridis")
     panels = " (panels side by side)" if array.ndim == 3 else ""
-    axes.set_xlabel(f"col{panels}")
-    axes.set_ylabel("row")
+    axes.set_xlabel(f"{array.dims[-1]}{panels}")
+    axes.set_ylabel(array.dims[-2])
     figure.colorbar(shown, label=str(array.attrs.get("units", "ADU")), shrink=0.8)
 
 

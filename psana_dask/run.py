@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from psana_dask.stores import Calib
+
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -354,6 +356,7 @@ def open_run(
     dir: str | os.PathLike[str] | None = None,
     streams: Iterable[int] | None = None,
     detectors: Iterable[str] | None = None,
+    calib: Calib = None,
     live: bool = False,
     damaged: str = "missing",
     strict: bool = False,
@@ -374,6 +377,10 @@ def open_run(
         Read only these; the times of events are the same all the same.
     detectors : iterable of str, optional
         Show only these.
+    calib : optional
+        Where constants come from: a calib directory, a URL of the calibration service, a
+        mapping of kind to array, a store, or a list of these. By default the folder that
+        ``PSANA_DASK_CALIB`` names, then ``calib`` beside the folder of the data.
     live : bool
         The files may still be growing: an unfinished end is no problem.
     damaged : {"missing", "keep"}
@@ -406,7 +413,7 @@ def open_run(
     live = live or (is_data_set(source) and "live" in parse_data_set(str(source)).modes)
     files = replace(find_run(source, run, dir, streams), cache=cache)
     recording = open_recording(files, live=live)
-    view = View(recording, Choice.everything(len(recording.events)), damaged == "keep")
+    view = View(recording, Choice.everything(len(recording.events)), damaged == "keep", calib=calib)
     opened = Run(view)
     catalog_of(recording).detectors  # noqa: B018  (duplicates are an error now, not at first use)
     if detectors is not None:
