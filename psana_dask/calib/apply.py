@@ -117,6 +117,21 @@ def _array(constants: Mapping[str, Any], kind: str) -> NDArray[Any] | None:
     return None if value is None else np.asarray(value)
 
 
+def _as_recorded(
+    kind: str, value: NDArray[Any] | None, detector: Detector, panels: Sequence[int] | None
+) -> NDArray[Any] | None:
+    """Return a constant with the panels, and in the order of axes, that the data have."""
+    if value is None or value.ndim < 3 or kind == "common_mode":
+        return value
+    if detector.name == "Cspad2x2" and value.shape[-3:] == (185, 388, 2):  # as the DAQ writes it
+        value = np.moveaxis(value, -1, -3)
+    if panels is None or value.shape[-3] == len(panels):
+        return value
+    if max(panels, default=0) >= value.shape[-3]:
+        raise ConstantsError(f"{kind} has {value.shape[-3]} panels, the data have panels {list(panels)}")
+    return value[..., list(panels), :, :]
+
+
 def _planes(kind: str, value: NDArray[Any], planes: int, shape: tuple[int, ...]) -> Floats:
     size = math.prod(shape)
     if value.size == size:
@@ -193,6 +208,7 @@ def prepare(
     gain_mask: ArrayLike | None = None,
     mask: ArrayLike | bool | None = None,
     ranges: NDArray[np.int8] | None = None,
+    panels: Sequence[int] | None = None,
     fill: float = 0.0,
 ) -> Tables:
     """Lay constants out for `apply`.
@@ -201,8 +217,8 @@ def prepare(
     ----------
     constants : mapping of kind to Constants or array
         ``pedestals`` is needed; ``pixel_gain``, ``pixel_offset``, ``pixel_status``,
-        ``status_extra``, ``status_data``, ``pixel_mask``, ``common_mode``, ``pixel_rms`` are used
-        if present.  Multi-gain detectors have a leading axis of gain ranges.
+        ``status_extra``, ``status_data``, ``common_mode``, ``pixel_rms`` are used if present.
+        Multi-gain detectors have a leading axis of gain ranges.
     detector : Detector
         Row of the detector table.
     xtc2 : bool
@@ -217,9 +233,12 @@ def prepare(
     gain_mask : array_like, optional
         One more factor per pixel (CSPAD: 1, or 6.85 in low gain).
     mask : array_like or bool, optional
-        1 good, 0 bad; None: from the status words and ``pixel_mask``; False: no mask.
+        1 good, 0 bad, from `masks.combined_mask` for instance; None: from the status words;
+        False: no mask.
     ranges : ndarray of int8, shape (2, ...), optional
         ePix10ka family: from `gain.allowed_ranges` of the run's configuration.
+    panels : sequence of int, optional
+        Panel numbers of the data, if the constants have more panels than the data.
     fill : float
         What bad pixels get: 0 as in psana, or NaN.
 
@@ -234,7 +253,8 @@ def prepare(
     ConstantsError
         A constant does not fit the event's shape.
     """
-    pedestals = _array(constants, "pedestals")
+    constants = {kind: _as_recorded(kind, _array(constants, kind), detector, panels) for kind in constants}
+    pedestals = constants.get("pedestals")
     if pedestals is None:
         raise ConstantsNotFound(
             f"no pedestals for {detector.name}: values would be raw counts; deploy pedestals, "
@@ -288,8 +308,7 @@ def _good(
     if mask is False:
         return np.ones(math.prod(shape), np.uint8)
     if mask is None:
-        arrays = {kind: _array(constants, kind) for kind in constants}
-        return combined_mask(arrays, shape, detector).reshape(-1)
+        return combined_mask(dict(constants), shape, detector).reshape(-1)
     given = np.asarray(mask)
     if given.size != math.prod(shape):
         raise ConstantsError(f"mask has shape {given.shape}, an event has {shape}")

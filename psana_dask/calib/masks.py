@@ -149,7 +149,7 @@ def combined_mask(
     neighbour_shape: Shape = "rhombus",
     edges: int | tuple[int, int] = 0,
     center: int | tuple[int, int] = 0,
-    calib: bool = True,
+    calib: bool = False,
     unbonded: bool = False,
     user: ArrayLike | None = None,
 ) -> Mask:
@@ -172,7 +172,7 @@ def combined_mask(
     edges, center : int or (int, int)
         Rows and columns masked at the edges, and on each side of the middle, of each panel.
     calib : bool
-        Use the ``pixel_mask`` constant.
+        Use the ``pixel_mask`` constant; off by default, as in psana and psana2.
     unbonded : bool
         Mask CSPAD's unbonded pixels.
     user : array_like, optional

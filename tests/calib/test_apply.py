@@ -1,5 +1,8 @@
 """prepare and apply: fused equals stepwise, stacks equal events, regions equal wholes."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -255,3 +258,30 @@ def test_masks_are_not_cached():
     bad = constants["pixel_status"] != 0
     assert not first[:, bad].any()
     assert second[:, bad].all()
+
+
+def test_constants_of_more_panels_than_the_data():
+    raw, constants, row, _ = made("plain")
+    tables = prepare(constants, row, panels=[1])
+    assert tables.shape == (1, 32, 64)
+    assert np.array_equal(apply(raw[:, 1:], tables), apply(raw, prepare(constants, row))[:, 1:])
+    with pytest.raises(ConstantsError, match=r"has 2 panels, the data have panels \[2\]"):
+        prepare(constants, row, panels=[2])
+
+
+def test_cspad2x2_constants_in_the_order_of_the_daq():
+    peds = np.random.default_rng(0).normal(0, 1, (185, 388, 2)).astype(np.float32)
+    tables = prepare({"pedestals": peds}, detector("Cspad2x2"), common_mode=None)
+    assert tables.shape == (2, 185, 388)
+    assert np.array_equal(apply(np.zeros((2, 185, 388), np.int16), tables), 0 - peds.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_tables_travel_and_threads_share_them(kind):
+    """A worker gets pickled tables; its threads calibrate at the same time."""
+    raw, constants, row, ranges = made(kind, events=8)
+    tables = prepare(constants, row, ranges=ranges)
+    sent = pickle.loads(pickle.dumps(tables))
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda event: apply(event, sent), raw))
+    assert np.array_equal(np.stack(parts), apply(raw, tables))

@@ -63,10 +63,11 @@ def test_the_product_of_all_parts():
     extra = np.zeros(shape, np.uint64)
     extra[0, 90, 100] = 4
     parts = {"status_extra": extra, "pixel_mask": pixel_mask}
-    mask = masks.combined_mask(parts, shape, detector("Cspad"), user=user, edges=1, unbonded=True)
+    mask = masks.combined_mask(parts, shape, detector("Cspad"), user=user, edges=1, unbonded=True,
+                               calib=True)
     for pixel in ((50, 60), (70, 80), (90, 100), (0, 200), (10, 10)):
         assert mask[0][pixel] == 0
-    assert masks.combined_mask(parts, shape, status=False, calib=False).all()
+    assert masks.combined_mask(parts, shape, status=False).all()
 
 
 def test_user_mask_of_another_size():
