@@ -47,6 +47,8 @@ class Recording:
     problems : tuple of Problem
     token : str
         Changes whenever the files do.
+    inodes : tuple of int
+        Of the files: others mean that files were replaced.
     """
 
     files: RunFiles
@@ -57,6 +59,7 @@ class Recording:
     number: int | None
     problems: tuple[Problem, ...] = field(repr=False)
     token: str
+    inodes: tuple[int, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # by reference: the index is on disk, or is made again where it cannot be seen
@@ -117,11 +120,27 @@ def open_recording(
         if token is not None and recording.token != token:
             raise ReadError(f"{files.paths[0]} changed since the run was opened: open it again")
         _opened[files, recording.token] = recording
-        for older in [key for key in _opened if key[0] == files][:-2]:
-            del _opened[older]  # of a run that grows the one before stays
+        _forget_older(files, recording)
         while len(_opened) > _MOST_OPEN:
             _opened.popitem(last=False)
         return recording
+
+
+def _forget_older(files: RunFiles, newest: Recording) -> None:
+    """Forget what else is open of these files, but the one before `newest` where they only grew."""
+    older = [key for key in _opened if key[0] == files and key[1] != newest.token]
+    for key in older:
+        if key is not older[-1] or not _only_grew(_opened[key], newest):
+            del _opened[key]
+
+
+def _only_grew(before: Recording, now: Recording) -> bool:
+    """Tell whether an earlier recording still fits the files: the same ones, with more at their ends."""
+    return before.inodes == now.inodes and all(
+        np.array_equal(old[name], new[name][: len(old)])
+        for old, new in zip(before.streams, now.streams, strict=True)
+        for name in ("part", "offset", "size", "timestamp")
+    )
 
 
 def forget_all() -> None:
@@ -139,6 +158,7 @@ def _token(files: RunFiles) -> str:
 
 def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
     token = _token(files)
+    inodes = tuple(file_mark(path)[2] for path in files.paths)
     for path in files.paths:
         POOL.forget(path)  # another file may have taken its place
     streams, problems = _indexes(files, live, progress)
@@ -146,7 +166,7 @@ def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
     events = _events(files, streams, runs, token if files.cache and not live else None)
     found = [p for s in streams for p in s.problems] + list(events.problems) + problems
     return Recording(
-        replace(files), tuple(streams), tuple(runs), events, experiment, number, tuple(found), token
+        replace(files), tuple(streams), tuple(runs), events, experiment, number, tuple(found), token, inodes
     )
 
 
