@@ -111,7 +111,7 @@ def panels_of(
     frames = _flat(out, tables.panels, "out", copy=False)
     if len(frames) != len(images):
         raise ValueError(f"{len(images)} images do not fit into out for {len(frames)}")
-    disassemble(images, frames, tables.bins.ravel(), _fill_value(fill, out.dtype))
+    disassemble(images, frames, _fill_value(fill, out.dtype), tables.kernel)
     return out
 
 

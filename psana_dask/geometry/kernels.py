@@ -52,13 +52,47 @@ def assemble(
 
 
 @njit()
-def disassemble(images: Any, out: Any, bins: Any, fill: Any) -> None:
+def disassemble(images: Any, out: Any, fill: Any, tables: Any) -> None:
     """Give each pixel of `out` (time, pixel) the value of its bin in `images` (time, bin)."""
+    runs, run_starts, visits, visit_starts, shape, _, _, _, _ = tables
+    size = shape[0] * shape[1]
     for time in range(images.shape[0]):
-        image, frame = images[time], out[time]
-        for pixel in range(np.uint64(bins.size)):
-            where = bins[pixel]
-            frame[pixel] = image[np.uint64(where)] if where >= 0 else fill
+        for panel in range(run_starts.size - 1):
+            visit = visits[visit_starts[panel] : visit_starts[panel + 1]]
+            if visit.size > 0:
+                _gather(images[time], out[time], visit, panel * size, shape)
+            else:
+                out[time, panel * size : (panel + 1) * size] = fill
+                _read_runs(images[time], out[time], runs[run_starts[panel] : run_starts[panel + 1]])
+
+
+@njit()
+def _read_runs(image: Any, frame: Any, runs: Any) -> None:
+    for k in range(runs.shape[0]):
+        first, pixel, count = np.uint64(runs[k, 0]), np.uint64(runs[k, 1]), np.uint64(runs[k, 2])
+        if runs[k, 3] == 0:
+            for i in range(count):
+                frame[pixel + i] = image[first + i]
+        else:
+            last = first + count - np.uint64(1)
+            for i in range(count):
+                frame[pixel + i] = image[last - i]
+
+
+@njit()
+def _gather(image: Any, frame: Any, visit: Any, first: int, shape: Any) -> None:
+    """Undo `_scatter`."""
+    rows, cols = shape
+    at, step = np.uint64(0), np.uint64(cols)
+    for left in range(0, cols, STRIP):
+        wide = np.uint64(min(STRIP, cols - left))
+        for top in range(0, rows, BLOCK):
+            deep = np.uint64(min(BLOCK, rows - top))
+            pixel = np.uint64(first + top * cols + left)
+            for col in range(wide):
+                for i in range(deep):
+                    frame[pixel + col + i * step] = image[np.uint64(visit[at + i])]
+                at += deep
 
 
 @njit()

@@ -308,7 +308,7 @@ def _clipped(design: Array, target: Array, weight: Array) -> tuple[Array, NDArra
         if used.sum() < 2 * design.shape[1]:
             raise GeometryError(f"only {int(used.sum())} control points; more rings or sectors are needed")
         rows = design[used] * weight[used, None]
-        solution = np.linalg.lstsq(rows, target[used] * weight[used], rcond=None)[0]
+        solution = np.asarray(np.linalg.lstsq(rows, target[used] * weight[used], rcond=None)[0], np.float64)
         left = np.abs(target - design @ solution)
         used = left <= 4 * max(1.4826 * float(np.median(left[used])), 1e-9)
     return solution, used
