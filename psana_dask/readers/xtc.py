@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from psana_dask.errors import ReadError
 from psana_dask.model import Problem
+from psana_dask.readers.state import BASE, END, LENGTH, NEXT, UNREAD, WINDOW
 from psana_dask.readers.xtc_layout import DGRAM, TYPE_COUNT, Level
 from psana_dask.sources import FileSource, MemorySource, Source, read_bytes
 
@@ -172,9 +173,9 @@ class _Walk:
         self._problems: list[Problem] = []
         self._seconds = 0
         self._state = np.zeros(xtc_scan.STATE_SIZE, np.int64)
-        self._state[xtc_scan.NEXT], self._state[xtc_scan.END] = start, source.size()
+        self._state[NEXT], self._state[END] = start, source.size()
         self._stops = np.zeros(xtc_scan.MAX_DEPTH, np.int64)
-        self._window = np.empty(xtc_scan.WINDOW, np.uint8)
+        self._window = np.empty(WINDOW, np.uint8)
         self._allocate(1 << 14)
 
     def __enter__(self) -> _Walk:
@@ -182,7 +183,7 @@ class _Walk:
         self._descriptor = self._opened.__enter__()
         if isinstance(self._source, MemorySource):
             self._window = np.frombuffer(self._source.data, np.uint8).copy()
-            self._state[self._kernel.LENGTH] = self._window.size
+            self._state[LENGTH] = self._window.size
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -197,7 +198,7 @@ class _Walk:
                 self._dgrams, self._leaves, self._faults, self._containers,
             )  # fmt: skip
             if status == k.Status.NEED:
-                self._refill(int(self._state[k.NEXT]))
+                self._refill(int(self._state[NEXT]))
             elif status == k.Status.FULL:
                 grow = self._state[k.DGRAMS] == 0
                 yield self._flush()
@@ -209,7 +210,7 @@ class _Walk:
 
     def _go_on(self, status: int) -> bool:
         """Find where datagrams go on after a bad header; tell whether they do."""
-        k, offset = self._kernel, int(self._state[self._kernel.NEXT])
+        k, offset = self._kernel, int(self._state[NEXT])
         cut = status == k.Status.TRUNCATED
         if cut and self._live:
             return False
@@ -220,10 +221,10 @@ class _Walk:
             self._drop_last()
             offset = first
         what = "the datagram is longer than the file" if cut else "no valid datagram header"
-        skipped = min(found, default=int(self._state[k.END])) - offset
+        skipped = min(found, default=int(self._state[END])) - offset
         more = "the next datagrams follow" if found else "nothing readable follows"
         self._problem(offset, f"{what}: {skipped} bytes are passed over; {more}")
-        self._state[k.NEXT] = goal
+        self._state[NEXT] = goal
         return bool(found)
 
     def _doubtful(self, offset: int) -> int:
@@ -245,17 +246,17 @@ class _Walk:
         k = self._kernel
         count = int(self._state[k.DGRAMS])
         seconds = int(self._dgrams["timestamp"][count - 1]) >> 32 if count else self._seconds
-        self._state[k.NEXT] = offset
+        self._state[NEXT] = offset
         while True:
             found = int(k.resync(self._descriptor, self._window, self._state, np.uint64(seconds)))
-            if found != k.UNREAD:
+            if found != UNREAD:
                 return found
-            self._refill(int(self._state[k.NEXT]))
-            self._state[k.NEXT] -= 1
+            self._refill(int(self._state[NEXT]))
+            self._state[NEXT] -= 1
 
     def _next_known(self, offset: int) -> int:
         """Return the next place after `offset` where a datagram is said to be, and is; or -1."""
-        end = int(self._state[self._kernel.END])
+        end = int(self._state[END])
         for place in self._known[self._known > offset].tolist():
             if place + DGRAM.itemsize <= end:
                 row = np.frombuffer(read_bytes(self._source, place, DGRAM.itemsize), DGRAM)[0]
@@ -265,15 +266,14 @@ class _Walk:
 
     def _refill(self, offset: int) -> None:
         """Give the walk the bytes of the datagram at `offset`, where it cannot read itself."""
-        k = self._kernel
         if self._descriptor >= 0 or isinstance(self._source, MemorySource):
             raise ReadError(f"{self._source.name}: cannot read byte {offset}: the file shrank; open it again")
         row = np.frombuffer(read_bytes(self._source, offset, DGRAM.itemsize), DGRAM)[0]
         size = 20 + int(row["extent"]) if is_header(row) else DGRAM.itemsize
-        size = min(max(size, 4 * k.WINDOW), int(self._state[k.END]) - offset)
-        self._window = np.empty(max(size, k.WINDOW), np.uint8)
+        size = min(max(size, 4 * WINDOW), int(self._state[END]) - offset)
+        self._window = np.empty(max(size, WINDOW), np.uint8)
         self._source.read_into(offset, self._window[:size])
-        self._state[k.BASE], self._state[k.LENGTH] = offset, size
+        self._state[BASE], self._state[LENGTH] = offset, size
 
     def _allocate(self, rows: int) -> None:
         k = self._kernel
@@ -290,7 +290,7 @@ class _Walk:
             self._seconds = int(dgrams["timestamp"][-1]) >> 32
         s[[k.DGRAMS, k.LEAVES, k.FAULTS]] = 0
         problems, self._problems = tuple(self._problems), []
-        return Block(dgrams, leaves, problems, int(s[k.NEXT]))
+        return Block(dgrams, leaves, problems, int(s[NEXT]))
 
     def _report_faults(self) -> None:
         count = int(self._state[self._kernel.FAULTS])

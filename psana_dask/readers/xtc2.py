@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from psana_dask.errors import FormatError, ReadError
 from psana_dask.model import Array, FieldSpec, Kind, Names, Problem
+from psana_dask.readers.state import BASE, END, LENGTH, NEXT, UNREAD, WINDOW
 from psana_dask.readers.xtc2_layout import (
     CHARSTR,
     CORRUPTED,
@@ -290,22 +291,21 @@ class _Walk:
         self._scanner, self._source, self._part, self._old = scanner, source, part, int(old)
         self._known = np.zeros(0, np.int64) if known is None else known
         self._state = np.zeros(xtc2_scan.STATE_SIZE, np.int64)
-        self._state[xtc2_scan.NEXT] = start
-        self._state[xtc2_scan.END] = source.size()
+        self._state[NEXT] = start
+        self._state[END] = source.size()
         self._state[xtc2_scan.CONFIGURED] = -1
-        self._window = np.empty(xtc2_scan.WINDOW, np.uint8)
+        self._window = np.empty(WINDOW, np.uint8)
         self._seconds = 0
         self._latest = start  # a resync looks from here on: the last datagram, or where the last one went on
         self._allocate(1 << 14)
         self._use_names()
 
     def __enter__(self) -> _Walk:
-        k = self._kernel
         self._opened = _descriptor(self._source)
         self._descriptor = self._opened.__enter__()
         if isinstance(self._source, MemorySource):
             self._window = np.frombuffer(self._source.data, np.uint8).copy()
-            self._state[k.LENGTH] = self._window.size
+            self._state[LENGTH] = self._window.size
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -316,7 +316,7 @@ class _Walk:
         k = self._kernel
         while True:
             status = self._step()
-            offset = int(self._state[k.NEXT])
+            offset = int(self._state[NEXT])
             if status == k.Status.DONE or not self._go_on(status, offset):
                 self._flush()
                 return offset
@@ -379,16 +379,15 @@ class _Walk:
 
     def _refill(self, offset: int) -> None:
         """Give the walk the bytes of the datagram at `offset`, where it cannot read itself."""
-        k = self._kernel
         if self._descriptor >= 0 or isinstance(self._source, MemorySource):
             raise ReadError(f"{self._source.name}: cannot read byte {offset}: the file shrank; open it again")
         header = DGRAM_OLD if self._old else DGRAM
         row = np.frombuffer(read_bytes(self._source, offset, header.itemsize), header)[0]
         size = header.itemsize + int(row["extent"]) if is_header(row) else header.itemsize
-        size = min(max(size, 4 * k.WINDOW), int(self._state[k.END]) - offset)
-        self._window = np.empty(max(size, k.WINDOW), np.uint8)
+        size = min(max(size, 4 * WINDOW), int(self._state[END]) - offset)
+        self._window = np.empty(max(size, WINDOW), np.uint8)
         self._source.read_into(offset, self._window[:size])
-        self._state[k.BASE], self._state[k.LENGTH] = offset, size
+        self._state[BASE], self._state[LENGTH] = offset, size
 
     def _resync(self, status: int, offset: int) -> bool:
         """Find where datagrams go on after a bad header; report what is passed over.
@@ -406,28 +405,28 @@ class _Walk:
         else:
             cut = status == k.Status.TRUNCATED
             what = "the datagram is longer than the file" if cut else "no valid datagram header"
-            skipped = min(found, default=int(self._state[k.END])) - offset
+            skipped = min(found, default=int(self._state[END])) - offset
             more = "the next datagrams follow" if found else "nothing readable follows"
             self._scanner.problem(self._source, offset, f"{what}: {skipped} bytes are passed over; {more}")
-        self._state[k.NEXT] = self._latest = place
+        self._state[NEXT] = self._latest = place
         return bool(found)
 
     def _next_chain(self, offset: int) -> int:
         """Return where after `offset` a chain of valid datagrams begins, or -1."""
         k = self._kernel
-        self._state[k.NEXT] = offset
+        self._state[NEXT] = offset
         while True:
             seconds = np.uint64(self._seconds)
             found = int(k.resync(self._descriptor, self._window, self._state, self._old, seconds))
-            if found != k.UNREAD:
+            if found != UNREAD:
                 return found
-            self._refill(int(self._state[k.NEXT]))
-            self._state[k.NEXT] -= 1
+            self._refill(int(self._state[NEXT]))
+            self._state[NEXT] -= 1
 
     def _next_known(self, offset: int) -> int:
         """Return the next place after `offset` where a datagram is said to be, and is; or -1."""
         header = DGRAM_OLD if self._old else DGRAM
-        end = int(self._state[self._kernel.END])
+        end = int(self._state[END])
         for place in self._known[self._known > offset].tolist():
             if place + header.itemsize <= end:
                 row = np.frombuffer(read_bytes(self._source, place, header.itemsize), header)[0]
@@ -459,7 +458,7 @@ class _Walk:
                 }
             )
         if self._scanner.progress is not None:
-            self._scanner.progress(self._source.name, int(s[k.NEXT]), int(s[k.END]))
+            self._scanner.progress(self._source.name, int(s[NEXT]), int(s[END]))
         s[[k.DGRAMS, k.BLOCKS, k.LAYOUTS, k.WORDS, k.FAULTS]] = 0
         self._last[:] = -1
 

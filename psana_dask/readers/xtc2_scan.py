@@ -9,20 +9,12 @@ Pixels are never read, only headers and shapes.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from psana_dask.jit import array, int32, int64, njit, pread, uint64, void
-
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-Table = npt.NDArray[Any]
-
-WINDOW = 256 * 1024
-HOP = 4096
-"""Bytes read at a place far from the last one: headers of a big datagram."""
+from psana_dask.jit import array, int32, int64, njit, uint64, void
+from psana_dask.readers.state import END, NEXT, UNREAD
+from psana_dask.readers.window import BYTES, STATE, Bytes, Ints, Table, fetch, u4
 
 
 class Status(IntEnum):
@@ -49,15 +41,12 @@ class Fault(IntEnum):
     UNKNOWN_TYPE = 7
 
 
-# rows of the state array
-NEXT, END, BASE, LENGTH, DGRAMS, BLOCKS, LAYOUTS, WORDS, FAULTS, CONFIGURED = range(10)
+# rows of the state array, after those of `window`
+DGRAMS, BLOCKS, LAYOUTS, WORDS, FAULTS, CONFIGURED = range(4, 10)
 STATE_SIZE = 10
 
 MOST_BYTES = 1 << 31
 """More than a block can have (libxtc takes extents as signed); times any 32-bit word no overflow."""
-
-UNREAD = -2
-"""What `resync` returns when it needs other bytes."""
 
 # fmt: off
 DGRAM_ROW = np.dtype([
@@ -69,39 +58,10 @@ LAYOUT_ROW = np.dtype([("first_word", "<i8"), ("key", "<u4"), ("unused", "<u4")]
 FAULT_ROW = np.dtype([("offset", "<i8"), ("dgram", "<i8"), ("what", "<i8")])
 # fmt: on
 
-_1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
-_8, _16, _24 = np.uint32(8), np.uint32(16), np.uint32(24)
-
-_BYTES = array("u1", writable=True)
-_STATE = array("i8", writable=True)
 _INTS = array("i8")
 _KEYS = array("u4")
 _TABLES = tuple(array(row, writable=True) for row in (DGRAM_ROW, BLOCK_ROW, LAYOUT_ROW, FAULT_ROW))
 _WORDS = array("u4", writable=True)
-
-
-@njit(int64(_BYTES, int64), counted=False, inline="always")
-def u4(window: Bytes, i: int) -> int:
-    """Return the 32-bit word at window[i]."""
-    k = np.uint64(i)  # an unsigned index cannot count from the end: four bytes become one load
-    low = np.uint32(window[k]) | np.uint32(window[k + _1]) << _8
-    high = np.uint32(window[k + _2]) << _16 | np.uint32(window[k + _3]) << _24
-    return int(low | high)
-
-
-@njit(int64(int32, _BYTES, _STATE, int64, int64), counted=False, inline="always")
-def fetch(descriptor: int, window: Bytes, state: Ints, offset: int, size: int) -> int:
-    """Return where byte `offset` is in the window, reading on if it must; -1 if it cannot."""
-    base, length = state[BASE], state[LENGTH]
-    if base <= offset and offset + size <= base + length:
-        return offset - base
-    if descriptor < 0:
-        return -1
-    ahead = offset - (base + length)
-    wanted = WINDOW if -WINDOW < ahead < WINDOW else max(HOP, size)
-    state[BASE] = offset
-    state[LENGTH] = max(0, pread(descriptor, window.ctypes, wanted, offset))
-    return 0 if size <= state[LENGTH] else -1
 
 
 @njit(int64(_KEYS, int64), counted=False, inline="always")
@@ -117,7 +77,7 @@ def find_key(keys: Table, key: int) -> int:
     return low if low < keys.size and keys[low] == key else -1
 
 
-@njit(void(_STATE, _TABLES[3], int64, int64), counted=False)
+@njit(void(STATE, _TABLES[3], int64, int64), counted=False)
 def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     """Note a fault of the datagram in hand; beyond the table's room they are only counted."""
     n = state[FAULTS]
@@ -128,7 +88,7 @@ def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     state[FAULTS] = n + 1
 
 
-@njit(int64(_BYTES, int64, _INTS, _INTS, int64, _WORDS, int64), counted=False, inline="always")
+@njit(int64(BYTES, int64, _INTS, _INTS, int64, _WORDS, int64), counted=False, inline="always")
 def copy_shapes(
     window: Bytes, at: int, ranks: Ints, sizes: Ints, first: int, words: Table, place: int
 ) -> int:
@@ -153,7 +113,7 @@ def copy_shapes(
     return total
 
 
-@njit(int64(_STATE, _TABLES[2], _WORDS, _STATE, int64, int64, int64), counted=False, inline="always")
+@njit(int64(STATE, _TABLES[2], _WORDS, STATE, int64, int64, int64), counted=False, inline="always")
 def layout_of(
     state: Ints, layouts: Table, words: Table, last: Ints, name: int, key: int, count: int
 ) -> int:
@@ -178,7 +138,7 @@ def layout_of(
 
 @njit(
     int64(
-        int32, _BYTES, _STATE, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
+        int32, BYTES, STATE, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, STATE,
         _TABLES[1], _TABLES[2], _TABLES[3], _WORDS, int64, int64,
     ),
     counted=False, inline="always",
@@ -250,7 +210,7 @@ def add_block(
 
 @njit(
     int64(
-        int32, _BYTES, _STATE, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
+        int32, BYTES, STATE, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, STATE,
         _TABLES[1], _TABLES[2], _TABLES[3], _WORDS, int64, int64,
     ),
     counted=False, inline="always",
@@ -293,7 +253,7 @@ def walk(
     return Status.DONE
 
 
-@njit(int64(_BYTES, int64, int64), counted=False, inline="always")
+@njit(int64(BYTES, int64, int64), counted=False, inline="always")
 def service_of(window: Bytes, at: int, old: int) -> int:
     """Return the transition of the header at window[at], or -1 if it is no valid header.
 
@@ -309,7 +269,7 @@ def service_of(window: Bytes, at: int, old: int) -> int:
 
 @njit(
     int64(
-        int32, _BYTES, _STATE, int64, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, _STATE,
+        int32, BYTES, STATE, int64, _KEYS, _INTS, _INTS, _INTS, _INTS, _INTS, STATE,
         _TABLES[0], _TABLES[1], _TABLES[2], _TABLES[3], _WORDS,
     ),
     counted=False,
@@ -380,7 +340,7 @@ def scan(
         state[NEXT] = offset + size
 
 
-@njit(int64(int32, _BYTES, _STATE, int64, int64, uint64), counted=False, inline="always")
+@njit(int64(int32, BYTES, STATE, int64, int64, uint64), counted=False, inline="always")
 def size_if_datagram(
     descriptor: int, window: Bytes, state: Ints, position: int, old: int, seconds: int
 ) -> int:
@@ -416,7 +376,7 @@ def size_if_datagram(
     return size
 
 
-@njit(int64(int32, _BYTES, _STATE, int64, uint64), counted=False)
+@njit(int64(int32, BYTES, STATE, int64, uint64), counted=False)
 def resync(descriptor: int, window: Bytes, state: Ints, old: int, seconds: int) -> int:
     """Return the next offset after ``state[NEXT]`` where a chain of datagrams begins again, or -1.
 

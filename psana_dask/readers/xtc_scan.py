@@ -9,20 +9,12 @@ never read, only headers.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from psana_dask.jit import array, int32, int64, njit, pread, uint64, void
-
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-Table = npt.NDArray[Any]
-
-WINDOW = 256 * 1024
-HOP = 4096
-"""Bytes read at a place far from the last one: headers of a big datagram."""
+from psana_dask.jit import array, int32, int64, njit, uint64, void
+from psana_dask.readers.state import BASE, END, NEXT, UNREAD
+from psana_dask.readers.window import BYTES, STATE, Bytes, Ints, Table, fetch, u4
 
 MAX_EXTENT = 256 * 1024 * 1024
 """The largest datagram that psana's own reader takes."""
@@ -49,12 +41,9 @@ class Fault(IntEnum):
     DEPTH = 3
 
 
-# rows of the state array
-NEXT, END, BASE, LENGTH, DGRAMS, LEAVES, FAULTS = range(7)
+# rows of the state array, after those of `window`
+DGRAMS, LEAVES, FAULTS = range(4, 7)
 STATE_SIZE = 7
-
-UNREAD = -2
-"""What `resync` returns when it needs other bytes."""
 
 # fmt: off
 DGRAM_ROW = np.dtype([
@@ -85,41 +74,12 @@ KIND_ROW = np.dtype([          # what leaves can be: a source and a type
 FAULT_ROW = np.dtype([("offset", "<i8"), ("dgram", "<i8"), ("what", "<i8")])
 # fmt: on
 
-_1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
-_8, _16, _24 = np.uint32(8), np.uint32(16), np.uint32(24)
-
-_BYTES = array("u1", writable=True)
-_STATE = array("i8", writable=True)
 _DGRAMS, _LEAVES, _FAULTS, _KINDS = (
     array(row, writable=True) for row in (DGRAM_ROW, LEAF_ROW, FAULT_ROW, KIND_ROW)
 )
 
 
-@njit(int64(_BYTES, int64), counted=False, inline="always")
-def u4(window: Bytes, i: int) -> Any:
-    """Return the 32-bit word at window[i]."""
-    k = np.uint64(i)  # an unsigned index cannot count from the end: four bytes become one load
-    low = np.uint32(window[k]) | np.uint32(window[k + _1]) << _8
-    high = np.uint32(window[k + _2]) << _16 | np.uint32(window[k + _3]) << _24
-    return np.int64(low | high)
-
-
-@njit(int64(int32, _BYTES, _STATE, int64, int64), counted=False, inline="always")
-def fetch(descriptor: int, window: Bytes, state: Ints, offset: int, size: int) -> int:
-    """Return where byte `offset` is in the window, reading on if it must; -1 if it cannot."""
-    base, length = state[BASE], state[LENGTH]
-    if base <= offset and offset + size <= base + length:
-        return int(offset - base)
-    if descriptor < 0:
-        return -1
-    ahead = offset - (base + length)
-    wanted = WINDOW if -WINDOW < ahead < WINDOW else max(HOP, size)
-    state[BASE] = offset
-    state[LENGTH] = max(0, pread(descriptor, window.ctypes, wanted, offset))
-    return 0 if size <= state[LENGTH] else -1
-
-
-@njit(void(_STATE, _FAULTS, int64, int64), counted=False)
+@njit(void(STATE, _FAULTS, int64, int64), counted=False)
 def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     """Note a fault of the datagram in hand; beyond the table's room they are only counted."""
     n = state[FAULTS]
@@ -130,7 +90,7 @@ def report(state: Ints, faults: Table, what: int, offset: int) -> None:
     state[FAULTS] = n + 1
 
 
-@njit(void(_BYTES, int64, int64, int64, _STATE, _LEAVES), counted=False, inline="always")
+@njit(void(BYTES, int64, int64, int64, STATE, _LEAVES), counted=False, inline="always")
 def add_leaf(
     window: Bytes, i: int, offset: int, depth: int, state: Ints, leaves: Table
 ) -> None:
@@ -157,7 +117,7 @@ def header_fault(extent: int, room: int, contains: int, log: int) -> int:
 
 
 @njit(
-    int64(int32, _BYTES, _STATE, _LEAVES, _FAULTS, _STATE, int64, int64, int64),
+    int64(int32, BYTES, STATE, _LEAVES, _FAULTS, STATE, int64, int64, int64),
     counted=False, inline="always",
 )  # fmt: skip
 def walk(
@@ -207,7 +167,7 @@ def walk(
             position += extent
 
 
-@njit(int64(_BYTES, int64), counted=False, inline="always")
+@njit(int64(BYTES, int64), counted=False, inline="always")
 def service_of(window: Bytes, i: int) -> int:
     """Return the transition of the header at window[i], or -1 if it is no valid header."""
     service = np.int64(window[i + 11]) & 15
@@ -216,7 +176,7 @@ def service_of(window: Bytes, i: int) -> int:
     return int(service) if fault < 0 and service <= 12 else -1
 
 
-@njit(int64(_BYTES, int64, int64), counted=False, inline="always")
+@njit(int64(BYTES, int64, int64), counted=False, inline="always")
 def is_likely(window: Bytes, i: int, seconds: int) -> int:
     """Tell whether window[i] is surely a header: valid, of a known transition, within a day of `seconds`.
 
@@ -228,7 +188,7 @@ def is_likely(window: Bytes, i: int, seconds: int) -> int:
     return int(service >= 2 and sequence < 3 and u4(window, i) < 1000000000 and -86400 <= near <= 86400)
 
 
-@njit(int64(int32, _BYTES, _STATE, _STATE, _DGRAMS, _LEAVES, _FAULTS, int64), counted=False)
+@njit(int64(int32, BYTES, STATE, STATE, _DGRAMS, _LEAVES, _FAULTS, int64), counted=False)
 def scan(
     descriptor: int, window: Bytes, state: Ints, stops: Ints,
     dgrams: Table, leaves: Table, faults: Table, containers: int,
@@ -284,7 +244,7 @@ def scan(
         state[NEXT] = offset + size
 
 
-@njit(int64(int32, _BYTES, _STATE, uint64), counted=False)
+@njit(int64(int32, BYTES, STATE, uint64), counted=False)
 def resync(descriptor: int, window: Bytes, state: Ints, seconds: int) -> int:
     """Return the next offset after ``state[NEXT]`` where a chain of datagrams begins again, or -1.
 

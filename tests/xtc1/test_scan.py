@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from psana_dask.readers import xtc
+from psana_dask.readers.state import WINDOW
 from psana_dask.readers.xtc_layout import DGRAM, Damage, TransitionId, bld_source, detector_source
-from psana_dask.readers.xtc_scan import MAX_DEPTH, WINDOW
+from psana_dask.readers.xtc_scan import MAX_DEPTH
 from psana_dask.readers.xtc_write import container, dgram, node
 from psana_dask.sources import FileSource, MemorySource
 

@@ -1,0 +1,13 @@
+"""The state of a compiled walk: what its first rows mean, for the walk and for its driver."""
+
+WINDOW = 256 * 1024
+"""Bytes read at once where datagrams lie close together."""
+
+HOP = 4096
+"""Bytes read at a place far from the last one: headers of a big datagram."""
+
+NEXT, END, BASE, LENGTH = range(4)
+"""Next byte to look at, end of the file, and what the window holds."""
+
+UNREAD = -2
+"""What a search for the next datagram returns when it needs other bytes."""
