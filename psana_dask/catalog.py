@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from psana_dask.errors import DuplicateData
-from psana_dask.model import FieldSpec, Kind, Names
+from psana_dask.model import FieldSpec, Kind, Names, Service
 from psana_dask.recording import Recording
 
 SLOW = {"epics": "epics", "epicsinfo": "epicsinfo", "scan": "scan", "scanDet": "scan", "runinfo": "runinfo",
@@ -160,7 +160,9 @@ class Catalog:
 
     def _used_configs(self, stream: int) -> set[int]:
         index, runs = self.recording.streams[stream], self.recording.runs[stream]
-        config = index["config"] if runs is None else index["config"][np.isin(index["run"], runs)]
+        config = index["config"]
+        if runs is not None:  # the Configure of the next run comes before its BeginRun
+            config = config[np.isin(index["run"], runs) & (index["service"] != Service.CONFIGURE)]
         return set(np.flatnonzero(np.bincount(config[config >= 0], minlength=1)).tolist())
 
     def slow(self, kind: str) -> list[tuple[int, int, Names]]:
