@@ -59,6 +59,7 @@ SPEC = RunSpec(
 
 OTHERS = {
     "old header": {"old_header": True},
+    "tiny times": {"timestamps": tuple(range(30))},
     "nested, data first": {"nested": True, "data_first": True, "shapes_tail": 4},
 }
 """The same run in other clothes: these get a tenth of the cases."""
@@ -314,6 +315,29 @@ def test_memory_and_systems_without_preadv_give_the_same(reference, full, monkey
             assert scanned(FileSource(str(path))) == by_itself, number
         POOL.forget(str(path))
         path.unlink()
+
+
+def test_pixels_are_not_taken_for_datagrams(tmp_path, full, figures):
+    """Zeros, small numbers and time stamps near zero look most like headers: none may come of them."""
+    pixels = Field("raw", "u4", (20, 20), lambda m: np.arange(400).reshape(20, 20) % 7 // 6 * (40 + m.event))
+    camera = Detector(name="cam", kind="camera", algorithms=(Algorithm(fields=(pixels,)),))
+    spec = RunSpec(events=30, timestamps=range(30), detectors=(SPEC.detectors[0], camera))
+    truth = simulate.write(spec, tmp_path)
+    content, rows = truth.files[0].read_bytes(), truth.datagrams[0]
+    starts, ends = rows["offset"].tolist(), (rows["offset"] + rows["size"]).tolist()
+    rng = np.random.default_rng(SEED)
+    count = 10_000 if full else 1_000
+    for number, place in enumerate(rng.integers(ends[0], len(content), count).tolist()):
+        changed = bytearray(content[:place] if number % 2 else content)
+        hit = starts[np.searchsorted(starts, place, "right") - 1]
+        if number % 2 == 0:
+            changed[place] ^= int(rng.integers(1, 256))
+        scanner = Scanner()
+        scanner.scan(MemorySource(bytes(changed)), 0)
+        whole = [s for s, end in zip(starts, ends, strict=True) if end <= len(changed) and s != hit]
+        found = scanner.columns()["offset"].tolist()
+        assert [s for s in found if s != hit] == whole, (number, place)
+    figures("scans of files like headers", cases=count)
 
 
 # ---- one stream of several ------------------------------------------------------------------------

@@ -428,7 +428,7 @@ def test_epics_at_every_event(opened, tally):
             if before:
                 tally.same(values[k].item() if hasattr(values[k], "item") else values[k], before[-1], name, k)
         itself = run.epics.at([np.datetime64(time, "ns") for time, _ in rows])[plain]
-        tally.same(itself.values.tolist(), [dict(rows)[time] for time, _ in rows], name, "at the update itself")
+        tally.same(itself.values.tolist(), [dict(rows)[time] for time, _ in rows], name, "at its update")
         own = run.epics[name]
         tally.same(own.values.tolist(), [value for _, value in rows], name)
         tally.same(own.time.values.astype(int).tolist(), [time for time, _ in rows], name)
