@@ -192,7 +192,7 @@ def _common_mode(
         if wanted != "default":
             raise ValueError(f"common_mode is 'default', None, numbers or a function, not {wanted!r}")
         stored = _array(constants, "common_mode")
-        ignored = xtc2 and detector.decoding.kind == "jungfrau"  # as psana2's default path does
+        ignored = xtc2 and not detector.stored_common_mode  # as in psana2
         wanted = detector.default_common_mode(xtc2) if stored is None or ignored else stored
     return plan(wanted, shape, detector, xtc2=xtc2, rms=_array(constants, "pixel_rms"))
 
@@ -226,8 +226,9 @@ def prepare(
     shape : tuple of int, optional
         Shape of an event; else that of the pedestals.
     common_mode : optional
-        ``"default"``: the ``common_mode`` constant, else the detector's default; None: off; numbers
-        as in the constant; or a function ``(values, used)`` that corrects one event in place.
+        ``"default"``: the ``common_mode`` constant, else the detector's default (LCLS-II: the
+        constant counts for the ePix10ka family only, as in psana2); None: off; numbers as in the
+        constant; or a function ``(values, used)`` that corrects one event in place.
     gain : bool
         Apply ``pixel_gain``.
     gain_mask : array_like, optional

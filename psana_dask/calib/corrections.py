@@ -2,7 +2,7 @@
 
 A step knows its *unit*, the smallest number of consecutive pixels that it can correct alone,
 and brings the work space that its kernel needs, made once and reused for every event.  The
-kernels are in `medians` and `histograms`.
+kernels are in `medians`, `banks` and `histograms`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from psana_dask.calib import histograms, medians
+from psana_dask.calib import banks, histograms, medians
 
 Floats = NDArray[Any]
 Used = NDArray[np.uint8]
@@ -123,15 +123,17 @@ class BankMedian:
         return self.columns * self.height
 
     def work(self, dtype: np.dtype[Any]) -> Work:
-        """Return room for the values of a bank, twice, and for a histogram."""
-        size = self.height * self.width
-        return np.zeros(size, dtype), np.zeros(size, dtype), np.zeros(512, np.int32)
+        """Return room for the values of a bank, twice, for a histogram, and lanes and hint."""
+        size = -(-self.height * self.width // 64) * 64
+        hint = np.array([0, 8], dtype)  # ADU
+        return (np.zeros(size, dtype), np.zeros(size, dtype), np.zeros(512, np.int32),
+                np.zeros((4, medians.LANES), dtype), hint)
 
     def __call__(self, values: Floats, used: Used, work: Work) -> None:
         """Correct all banks."""
         low, high, fewest, largest = self.limits.of(values.dtype)
-        medians.subtract_bank_medians(values, used, self.columns, self.height, self.width, low, high,
-                                      fewest, largest, self.limits.everywhere, *work)
+        banks.subtract_bank_medians(values, used, self.columns, self.height, self.width, low, high,
+                                    fewest, largest, self.limits.everywhere, *work)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Detector:
     gain_xtc2: GainMeaning = "divide"  # the same, LCLS-II
     common_mode: tuple[float, ...] = (0,)  # default parameters, LCLS-1
     common_mode_xtc2: tuple[float, ...] = (0,)  # default parameters, LCLS-II
+    stored_common_mode: bool = False  # LCLS-II: a ``common_mode`` constant is in force unless said
     banks: tuple[int, int] = (1, 1)  # readout banks of a panel: down, across
     geometry: str = ""  # segment geometry of a panel
     field: str = "raw"  # pixel field of the file
@@ -77,7 +78,7 @@ GENERIC = Detector("generic")
 
 def _epix10ka(name: str) -> Detector:
     return Detector(name, f"{name}::CalibV1", (0, 352, 384), EPIX10KA_BITS, "divide", "divide",
-                    (7, 2, 10, 10), (0,), (2, 8), "EPIX10KA:V1", center=(1, 1))
+                    (7, 2, 10, 10), (0,), True, (2, 8), "EPIX10KA:V1", center=(1, 1))
 
 
 def _camera(name: str, field: str = "data16") -> Detector:
@@ -98,7 +99,7 @@ DETECTORS: tuple[Detector, ...] = (
              geometry="EPIX100:V1", field="frame", keV_per_adu=0.06, center=(1, 1)),
     _epix10ka("Epix10ka"), _epix10ka("Epix10kaQuad"), _epix10ka("Epix10ka2M"),
     Detector("ePixHR2x2", "EpixHR2x2::CalibV1", (0, 288, 384), EPIXHR_BITS, "divide", banks=(2, 8),
-             geometry="EPIXHR2X2:V1", center=(1, 1)),
+             stored_common_mode=True, geometry="EPIXHR2X2:V1", center=(1, 1)),
     Detector("ePixM320", "EpixM320::CalibV1", (0, 0, 0), EPIXM_BITS, "divide", geometry="EPIXMASIC:V1"),
     Detector("ePixUHR", "EpixUHR::CalibV1", (0, 0, 0), EPIXUHR_BITS, "divide", geometry="EPIXUHRASIC:V1"),
     Detector("Jungfrau", "Jungfrau::CalibV1", (0, 512, 1024), JUNGFRAU_BITS, "divide",

@@ -130,7 +130,7 @@ def _alternate(buf: Floats, turn: Floats) -> None:
 
 
 @njit()
-def _count_up_to(buf: Floats, limit: Floats, count: Floats) -> None:
+def count_up_to(buf: Floats, limit: Floats, count: Floats) -> None:
     """Count, lane by lane, the values <= limit; 4 rows at a time to spare stores."""
     one, zero = buf.dtype.type(1), buf.dtype.type(0)
     for lane in range(LANES):
@@ -152,7 +152,7 @@ def _count_up_to(buf: Floats, limit: Floats, count: Floats) -> None:
 
 
 @njit()
-def _neighbours(buf: Floats, limit: Floats, below: Floats, above: Floats) -> None:
+def neighbours(buf: Floats, limit: Floats, below: Floats, above: Floats) -> None:
     """Find, lane by lane, the largest value <= limit and the smallest beyond."""
     inf = buf.dtype.type(np.inf)
     for lane in range(LANES):
@@ -215,15 +215,15 @@ def _search(buf: Floats, state: Floats, guess: float, spread: float) -> bool:
         high[lane] = np.inf
     step = spread
     for _ in range(SEARCHES):
-        _count_up_to(buf, t, count)
+        count_up_to(buf, t, count)
         if _next_limits(state, step):
             break
         step += step
-    _neighbours(buf, high, lower, upper)
-    _count_up_to(buf, lower, count)
+    neighbours(buf, high, lower, upper)
+    count_up_to(buf, lower, count)
     for lane in range(LANES):
         t[lane] = np.nextafter(lower[lane], -buf.dtype.type(np.inf))
-    _count_up_to(buf, t, state[3])
+    count_up_to(buf, t, state[3])
     good = True
     for lane in range(LANES):
         good &= (state[3, lane] < need[lane]) & (count[lane] >= need[lane])
@@ -292,7 +292,7 @@ def _lane_corrections(
     n, need, cm = state[9], state[0], state[2]
     for lane in range(LANES):
         state[1, lane] = np.finfo(np.float32).max
-    _count_up_to(buf, state[1], n)
+    count_up_to(buf, state[1], n)
     for lane in range(LANES):
         need[lane] = (np.int32(n[lane]) + 1) >> 1
     if buf.shape[0] <= SHORT or not _search(buf, state, hint[0], hint[1]):
@@ -460,98 +460,3 @@ def subtract_column_medians(
                 _fill_last_columns(values, used, start, columns, length, lanes, low, high, buf)
             _lane_corrections(buf, net, state, hint, fewest, largest, False)
             _subtract_columns(values, used, start, columns, length, lanes, state[2], everywhere)
-
-
-@njit()
-def select_rank(values: Floats, count: int, rank: int, bins: Ints) -> float:
-    """Return the value of this rank among the first `count` of `values`, which it reorders.
-
-    Histogram the range, keep the bin that holds the rank, repeat: exact, because the bin
-    number never decreases with the value.
-    """
-    n = count
-    while n > 24:
-        lo = values[0]
-        hi = values[0]
-        for i in range(1, n):
-            v = values[i]
-            lo = v if v < lo else lo
-            hi = v if v > hi else hi
-        if lo == hi:
-            return lo
-        scale = bins.size / (np.float64(hi) - np.float64(lo))
-        last = bins.size - 1
-        bins[:] = 0
-        for i in range(n):
-            bins[min(last, int((np.float64(values[i]) - lo) * scale))] += 1
-        chosen = 0
-        while rank >= bins[chosen]:
-            rank -= bins[chosen]
-            chosen += 1
-        m = 0
-        for i in range(n):
-            v = values[i]
-            values[m] = v
-            m += 1 if min(last, int((np.float64(v) - lo) * scale)) == chosen else 0
-        n = m
-    for i in range(1, n):
-        v = values[i]
-        j = i
-        while j > 0 and values[j - 1] > v:
-            values[j] = values[j - 1]
-            j -= 1
-        values[j] = v
-    return values[rank]
-
-
-@njit()
-def median_of(values: Floats, count: int, work: Floats, bins: Ints) -> float:
-    """Return the median of the first `count` values, as ``np.median`` in their own precision."""
-    work[:count] = values[:count]
-    rank = (count - 1) // 2
-    lower = select_rank(work, count, rank, bins)
-    if count % 2:
-        return lower
-    upper = values[0]
-    below = 0
-    found = False
-    for i in range(count):
-        v = values[i]
-        below += 1 if v <= lower else 0
-        if v > lower and (not found or v < upper):
-            upper = v
-            found = True
-    if below > rank + 1:
-        upper = lower
-    return (lower + upper) * values.dtype.type(0.5)
-
-
-@njit()
-def subtract_bank_medians(
-    values: Floats, used: NDArray[np.uint8], columns: int, height: int, width: int,
-    low: float, high: float, fewest: int, largest: float, everywhere: bool,
-    picked: Floats, work: Floats, bins: Ints,
-) -> None:
-    """Subtract its median from each bank of `height` rows by `width` columns, in place.
-
-    `picked` and `work` are work space of at least ``height * width`` values, `bins` of a
-    few hundred int32.  Other parameters as in `subtract_run_medians`.
-    """
-    rows = values.size // columns
-    for top in range(0, rows - height + 1, height):
-        for left in range(0, columns - width + 1, width):
-            n = 0
-            for r in range(top, top + height):
-                for i in range(r * columns + left, r * columns + left + width):
-                    v = values[i]
-                    picked[n] = v
-                    n += 1 if used[i] and v >= low and v <= high else 0
-            if n < fewest or n == 0:
-                continue
-            cm = median_of(picked, n, work, bins)
-            if not abs(cm) <= largest:
-                continue
-            for r in range(top, top + height):
-                at = r * columns + left
-                for i in range(at, at + width):
-                    values[i] = values[i] - cm if everywhere or used[i] else values[i]

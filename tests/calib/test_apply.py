@@ -285,3 +285,16 @@ def test_tables_travel_and_threads_share_them(kind):
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(lambda event: apply(event, sent), raw))
     assert np.array_equal(np.stack(parts), apply(raw, tables))
+
+
+@pytest.mark.parametrize(("name", "xtc2", "planned"), [
+    ("Epix100a", False, True), ("epix100", True, False), ("epix10ka", True, True), ("jungfrau", True, False),
+])
+def test_where_the_common_mode_constant_counts(name, xtc2, planned):
+    row = detector(name)
+    planes = len(row.decoding.ranges)
+    shape = (1, *row.shape[-2:])
+    peds = np.zeros((planes, *shape) if planes else shape, np.float32)
+    ranges = np.zeros((2, *shape), np.int8) if row.decoding.kind == "switched" else None
+    tables = prepare({"pedestals": peds, "common_mode": [7, 1, 50]}, row, xtc2=xtc2, ranges=ranges)
+    assert (tables.common_mode is not None) == planned

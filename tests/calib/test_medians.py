@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psana_dask.calib import medians
+from psana_dask.calib import banks, medians
 from psana_dask.calib.corrections import BankMedian, ColumnMedian, Limits, RunMedian
 
 
@@ -133,4 +133,4 @@ def test_networks_are_for_even_numbers():
 def test_select_rank_is_exact(values, data):
     rank = data.draw(st.integers(0, len(values) - 1))
     work = np.array(values, np.float32)
-    assert medians.select_rank(work, work.size, rank, np.zeros(64, np.int32)) == np.sort(work)[rank]
+    assert banks.select_rank(work, work.size, rank, np.zeros(64, np.int32)) == np.sort(work)[rank]
