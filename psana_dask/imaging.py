@@ -30,7 +30,7 @@ from psana_dask.geometry.defaults import default_geometry
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.text import read_text
 from psana_dask.pipeline import FrameArray, LazyArray
-from psana_dask.slow import detector_config
+from psana_dask.settings import detector_config
 from psana_dask.stores import look_up, store_of
 
 if TYPE_CHECKING:

@@ -141,8 +141,17 @@ def _scan_part(scanner: Scanner, source: Source, part: int, start: int, listing:
     if part == 0 and start == 0 and recognise(source) is None:
         if source.size() < 24:
             raise TruncatedError(f"only {source.size()} bytes: not even a datagram header", source.name, 0)
-        raise UnknownFormat(f"{source.name} is not XTC2: no chain of datagram headers at its start")
+        raise UnknownFormat(_not_xtc2(source))
     return scanner.scan(source, part, start, known=listing.offset[listing.part == part])
+
+
+def _not_xtc2(source: Source) -> str:
+    """Say what a file is that is not XTC2."""
+    from psana_dask.readers import xtc
+
+    if xtc.recognise(source):
+        return f"{source.name} is an LCLS-1 XTC file: runs of that format cannot be opened yet"
+    return f"{source.name} is not XTC2: no chain of datagram headers at its start"
 
 
 def _finished(stream: int, parts: tuple[str, ...], scanner: Scanner) -> StreamIndex:

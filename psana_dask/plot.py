@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.errors import MissingLibrary
+from psana_dask.geometry.figure import colour_limits
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,15 +42,6 @@ def mosaic(panels: npt.NDArray[Any], gap: int = GAP) -> npt.NDArray[np.float64]:
         y, x = k // across * (rows + gap), k % across * (cols + gap)
         out[y : y + rows, x : x + cols] = panel
     return out
-
-
-def limits(image: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return colour limits: the 1st and the 99th percentile of what is no NaN."""
-    good = image[np.isfinite(image)]
-    if not good.size:
-        return 0.0, 1.0
-    low, high = np.percentile(good, (1, 99))
-    return float(low), float(high if high > low else low + 1)
 
 
 def save_picture(array: xr.DataArray, path: str | os.PathLike[str], title: str) -> None:
@@ -91,7 +83,7 @@ def _figure() -> Any:
 
 def _draw_frame(figure: Any, axes: Any, array: xr.DataArray) -> None:
     image = mosaic(array.values)
-    low, high = limits(image)
+    low, high = colour_limits(image)
     shown = axes.imshow(image, vmin=low, vmax=high, interpolation="nearest", cmap="viridis")
     panels = " (panels side by side)" if array.ndim == 3 else ""
     axes.set_xlabel(f"{array.dims[-1]}{panels}")

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
     events = _events(files, streams, runs, token if files.cache and not live else None)
     found = [p for s in streams for p in s.problems] + list(events.problems) + problems
     return Recording(
-        replace(files), tuple(streams), tuple(runs), events, experiment, number, tuple(found), token, inodes
+        files, tuple(streams), tuple(runs), events, experiment, number, tuple(found), token, inodes
     )
 
 

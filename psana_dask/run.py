@@ -25,7 +25,8 @@ from psana_dask.model import Problem
 from psana_dask.pipeline import Choice, catalog_of
 from psana_dask.recording import Recording, open_recording, run_numbers
 from psana_dask.selection import Condition, is_mask, key_positions, positions
-from psana_dask.slow import DetectorConfig, Epics, detector_config, steps_of, steps_table
+from psana_dask.settings import DetectorConfig, detector_config
+from psana_dask.slow import Epics, steps_of, steps_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,10 @@ import pytest
 import psana_dask
 from psana_dask import simulate
 from psana_dask.errors import NameNotFound
+from psana_dask.settings import Config as Settings
+from psana_dask.settings import EnumValue
 from psana_dask.simulate import PV, Choice, Config, Detector, Enum, Epics, RunSpec, Scan, corrupt
 from psana_dask.simulate.describe import unpacked
-from psana_dask.slow import Config as Settings
-from psana_dask.slow import EnumValue
 
 GMD = Detector(name="gmd", kind="gmd")
 VALVE = Enum("valveEnum", {"CLOSED": 0, "OPEN": 1, "MOVING": 7})

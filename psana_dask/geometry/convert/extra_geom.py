@@ -30,7 +30,7 @@ def to_extra_geom(geometry: Geometry) -> DetectorGeometryBase:
         from extra_geom import JUNGFRAUGeometry
         from extra_geom.base import GeometryFragment
     except ImportError:
-        raise MissingLibrary.of("extra_geom", "all", "an EXtra-geom object") from None
+        raise MissingLibrary.of("EXtra-geom", "geometry", "an EXtra-geom object") from None
     modules = [
         [GeometryFragment(t.corner, t.slow, t.fast, *t.shape) for t in panel]
         for panel in by_panels(tiles_of(geometry))
