@@ -34,6 +34,7 @@ from psana_dask.calib.masks import combined_mask
 from psana_dask.errors import ConstantsError, ConstantsNotFound
 
 Floats = NDArray[np.float32]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +88,15 @@ class Tables:
                 f"the common mode of these tables needs a whole {self.unit}; calibrate that and cut "
                 "the region out of the result, or prepare tables without common mode"
             )
-        chosen: tuple[Any, ...] = (slice(None), panels if panels is not None else slice(None),
-                  rows if rows is not None else slice(None), cols if cols is not None else slice(None))
-        if len(self.shape) == 2:
-            if panels is not None:
-                raise ValueError(f"an event of shape {self.shape} has no panels to choose from")
-            chosen = (chosen[0], *chosen[2:])
-        return self._cut(chosen)
+        if len(self.shape) == 2 and panels is not None:
+            raise ValueError(f"an event of shape {self.shape} has no panels to choose from")
+        everything = slice(None)
+        chosen = [everything if c is None else c for c in (panels, rows, cols)]
+        return self._cut(tuple(chosen[-len(self.shape) :]))
 
     def _cut(self, chosen: tuple[Any, ...]) -> Tables:
         def part(planes: NDArray[Any]) -> NDArray[Any]:
-            return np.ascontiguousarray(planes.reshape(-1, *self.shape)[chosen])
+            return np.ascontiguousarray(planes.reshape(-1, *self.shape)[(slice(None), *chosen)])
 
         pedestal = part(self.pedestal)
         shape, planes = pedestal.shape[1:], len(pedestal)
@@ -110,18 +109,23 @@ class Tables:
         )
 
 
-def _array(constants: Mapping[str, Any], kind: str) -> NDArray[Any] | None:
-    value = constants.get(kind)
-    if isinstance(value, Constants):
-        value = value.value
-    return None if value is None else np.asarray(value)
+def _arrays(constants: Mapping[str, Any], detector: Detector, panels: Sequence[int] | None) -> Arrays:
+    """Return the constants that are there as arrays, with the panels of the data."""
+    values = {k: v.value if isinstance(v, Constants) else v for k, v in constants.items()}
+    arrays = {k: np.asarray(v) for k, v in values.items() if v is not None and not isinstance(v, str)}
+    if "pedestals" not in arrays:
+        raise ConstantsNotFound(
+            f"no pedestals for {detector.name}: values would be raw counts; deploy pedestals, "
+            "or ask for policy='raw'"
+        )
+    return {kind: _as_recorded(kind, array, detector, panels) for kind, array in arrays.items()}
 
 
 def _as_recorded(
-    kind: str, value: NDArray[Any] | None, detector: Detector, panels: Sequence[int] | None
-) -> NDArray[Any] | None:
+    kind: str, value: NDArray[Any], detector: Detector, panels: Sequence[int] | None
+) -> NDArray[Any]:
     """Return a constant with the panels, and in the order of axes, that the data have."""
-    if value is None or value.ndim < 3 or kind == "common_mode":
+    if value.ndim < 3:
         return value
     if detector.name == "Cspad2x2" and value.shape[-3:] == (185, 388, 2):  # as the DAQ writes it
         value = np.moveaxis(value, -1, -3)
@@ -133,15 +137,12 @@ def _as_recorded(
 
 
 def _planes(kind: str, value: NDArray[Any], planes: int, shape: tuple[int, ...]) -> Floats:
-    size = math.prod(shape)
-    if value.size == size:
-        return np.broadcast_to(value.reshape(1, size), (planes, size)).astype(np.float32)
-    if value.size != planes * size:
-        raise ConstantsError(
-            f"{kind} has shape {value.shape}; an event of shape {shape} with {planes} gain "
-            f"range(s) needs {planes} x {size} values"
-        )
-    return value.reshape(planes, size).astype(np.float32)
+    """Return a constant as (plane, pixel); its last axis must be that of the data, if it has axes."""
+    rows_differ = value.ndim > 1 and value.shape[-1] != shape[-1]
+    if value.size != planes * math.prod(shape) or rows_differ:
+        ranges = f" with {planes} gain ranges" if planes > 1 else ""
+        raise ConstantsError(f"{kind} has shape {value.shape}, an event has {shape}{ranges}")
+    return value.reshape(planes, -1).astype(np.float32)
 
 
 def _event_shape(
@@ -152,19 +153,54 @@ def _event_shape(
     return pedestals.shape[1:] if detector.multigain else pedestals.shape
 
 
+def _pedestals(constants: Arrays, planes: int, shape: tuple[int, ...]) -> Floats:
+    """Return pedestals with the offset, per plane."""
+    pedestal = _planes("pedestals", constants["pedestals"], planes, shape)
+    offset = constants.get("pixel_offset")
+    return pedestal if offset is None else pedestal + _planes("pixel_offset", offset, planes, shape)
+
+
 def _factors(
-    constants: Mapping[str, Any], detector: Detector, planes: int, shape: tuple[int, ...], xtc2: bool
+    value: NDArray[Any] | None, detector: Detector, planes: int, shape: tuple[int, ...], xtc2: bool
 ) -> Floats:
     """Return what values are multiplied by, per plane: 0 where a dividing gain is 0."""
-    value = _array(constants, "pixel_gain")
     if value is None:
-        keV = detector.keV_per_adu if xtc2 and detector.keV_per_adu else 1.0
-        return np.full((planes, math.prod(shape)), keV, np.float32)
+        scale = detector.keV_per_adu if xtc2 and detector.keV_per_adu else 1.0
+        return np.full((planes, math.prod(shape)), scale, np.float32)
     factors = _planes("pixel_gain", value, planes, shape)
     if detector.gain_meaning(xtc2) == "multiply":
         return factors
     ones = np.ones_like(factors)
     return np.divide(ones, factors, out=np.zeros_like(factors), where=factors != 0)
+
+
+def _allowed(
+    ranges: NDArray[np.int8] | None, detector: Detector, shape: tuple[int, ...]
+) -> NDArray[np.int8] | None:
+    """Return the ranges as (2, pixel); they must be given where a configuration chooses them."""
+    if ranges is None:
+        if detector.decoding.kind == "switched" and len(detector.decoding.ranges) > 2:
+            raise ConstantsError(
+                f"{detector.name} has {len(detector.decoding.ranges)} gain ranges that its configuration "
+                "chooses from; give ranges=gain.allowed_ranges(gain.control_bits(config, trbit))"
+            )
+        return None
+    flat = np.ascontiguousarray(ranges, np.int8).reshape(2, -1)
+    if flat.shape[1] != math.prod(shape):
+        raise ConstantsError(f"gain ranges of {flat.shape[1]} pixels, an event has {shape}")
+    return flat
+
+
+def _masked(
+    factor: Floats, good: NDArray[np.uint8], ranges: NDArray[np.int8] | None, fill: float
+) -> Floats:
+    """Return the factors with 0 or NaN where a pixel is bad or in no range."""
+    if fill == 0:
+        return factor * good
+    if not math.isnan(fill):
+        raise ValueError(f"bad pixels get 0 or NaN, not {fill}")
+    kept = good != 0 if ranges is None else (good != 0) & (ranges >= 0)
+    return np.where(kept, factor, np.float32(fill))
 
 
 def _chosen(planes: Floats, ranges: NDArray[np.int8]) -> Floats:
@@ -173,28 +209,32 @@ def _chosen(planes: Floats, ranges: NDArray[np.int8]) -> Floats:
     return np.ascontiguousarray(np.where(ranges < 0, np.float32(0), picked))
 
 
-def _steady(decoding: Decoding, planes: int, ranges: NDArray[np.int8] | None, steady: bool) -> NDArray[Any]:
-    """Return (plane, 1 or pixel) booleans: which planes may enter the common mode."""
-    if ranges is not None:
-        return np.isin(ranges, decoding.steady) if steady else ranges >= 0
-    wanted = decoding.steady if steady and decoding.ranges else range(planes)
-    return np.isin(np.arange(planes), list(wanted))[:, None]
+def _use(
+    decoding: Decoding, planes: int, ranges: NDArray[np.int8] | None, common: Plan | Correction | None
+) -> NDArray[np.uint8]:
+    """Return one bit per plane, (1 or pixel): words of which plane may enter the common mode."""
+    steady = isinstance(common, Plan) and common.steady_only
+    if ranges is None:
+        wanted = decoding.steady if steady and decoding.ranges else range(planes)
+        allowed = np.isin(np.arange(planes), list(wanted))[:, None]
+    else:
+        allowed = np.isin(ranges, decoding.steady) if steady else ranges >= 0
+    bits = allowed.astype(np.uint8) << np.arange(planes, dtype=np.uint8)[:, None]
+    return np.bitwise_or.reduce(bits, axis=0)
 
 
 def _common_mode(
-    wanted: Any, constants: Mapping[str, Any], detector: Detector, shape: tuple[int, ...], xtc2: bool
+    wanted: Any, constants: Arrays, detector: Detector, shape: tuple[int, ...], xtc2: bool
 ) -> Plan | Correction | None:
-    if callable(wanted):
-        return wanted
-    if isinstance(wanted, Plan):
+    if callable(wanted) or isinstance(wanted, Plan):
         return wanted
     if isinstance(wanted, str):
         if wanted != "default":
             raise ValueError(f"common_mode is 'default', None, numbers or a function, not {wanted!r}")
-        stored = _array(constants, "common_mode")
+        stored = constants.get("common_mode")
         ignored = xtc2 and not detector.stored_common_mode  # as in psana2
         wanted = detector.default_common_mode(xtc2) if stored is None or ignored else stored
-    return plan(wanted, shape, detector, xtc2=xtc2, rms=_array(constants, "pixel_rms"))
+    return plan(wanted, shape, detector, xtc2=xtc2, rms=constants.get("pixel_rms"))
 
 
 def prepare(
@@ -254,62 +294,35 @@ def prepare(
     ConstantsError
         A constant does not fit the event's shape.
     """
-    constants = {kind: _as_recorded(kind, _array(constants, kind), detector, panels) for kind in constants}
-    pedestals = constants.get("pedestals")
-    if pedestals is None:
-        raise ConstantsNotFound(
-            f"no pedestals for {detector.name}: values would be raw counts; deploy pedestals, "
-            "or ask for policy='raw'"
-        )
-    if fill != 0 and not math.isnan(fill):
-        raise ValueError(f"bad pixels get 0 or NaN, not {fill}")
-    event = _event_shape(pedestals, detector, shape)
+    arrays = _arrays(constants, detector, panels)
+    event = _event_shape(arrays["pedestals"], detector, shape)
     planes = max(1, len(detector.decoding.ranges))
-    if detector.multigain and len(detector.decoding.ranges) > 2 and ranges is None:
-        _needs_no_ranges(detector)
-    pedestal = _planes("pedestals", pedestals, planes, event)
-    offset = _array(constants, "pixel_offset")
-    if offset is not None:
-        pedestal = pedestal + _planes("pixel_offset", offset, planes, event)
-    whole = constants if gain else {k: v for k, v in constants.items() if k != "pixel_gain"}
-    factor = _factors(whole, detector, planes, event, xtc2)
-    if ranges is not None:
-        ranges = np.ascontiguousarray(ranges, np.int8).reshape(2, -1)
-        if ranges.shape[1] != math.prod(event):
-            raise ConstantsError(f"gain ranges of {ranges.shape[1]} pixels, an event has {event}")
-        pedestal, factor = _chosen(pedestal, ranges), _chosen(factor, ranges)
-    good = _good(mask, constants, event, detector)
+    allowed = _allowed(ranges, detector, event)
+    pedestal = _pedestals(arrays, planes, event)
+    factor = np.ones_like(pedestal)
+    if gain:
+        factor = _factors(arrays.get("pixel_gain"), detector, planes, event, xtc2)
+    if allowed is not None:
+        pedestal, factor = _chosen(pedestal, allowed), _chosen(factor, allowed)
     if gain_mask is not None:
-        factor *= np.asarray(gain_mask, np.float32).reshape(-1)
-    if fill == 0:
-        factor = factor * good
-    else:
-        kept = good != 0 if ranges is None else (good != 0) & (ranges >= 0)
-        factor = np.where(kept, factor, np.float32(fill))
-    common = _common_mode(common_mode, constants, detector, event, xtc2)
-    steady = isinstance(common, Plan) and common.steady_only
-    usable = _steady(detector.decoding, len(pedestal), ranges, steady) & (good != 0)
-    use = sum((usable[k].astype(np.uint8) << k for k in range(len(usable))), np.zeros(1, np.uint8))
-    return Tables(event, detector.decoding, np.ascontiguousarray(pedestal),
-                  np.ascontiguousarray(factor, np.float32), np.ascontiguousarray(use, np.uint8),
-                  float(fill), common, ranges)
-
-
-def _needs_no_ranges(detector: Detector) -> None:
-    if detector.decoding.kind == "switched":
-        raise ConstantsError(
-            f"{detector.name} has {len(detector.decoding.ranges)} gain ranges that its configuration "
-            "chooses from; give ranges=gain.allowed_ranges(gain.control_bits(config, trbit))"
-        )
+        factor = factor * _planes("gain_mask", np.asarray(gain_mask), 1, event)
+    good = _good(mask, arrays, event, detector)
+    common = _common_mode(common_mode, arrays, detector, event, xtc2)
+    use = _use(detector.decoding, len(pedestal), allowed, common) * good
+    return Tables(
+        event, detector.decoding, np.ascontiguousarray(pedestal),
+        np.ascontiguousarray(_masked(factor, good, allowed, fill), np.float32),
+        np.ascontiguousarray(use, np.uint8), float(fill), common, allowed,
+    )
 
 
 def _good(
-    mask: ArrayLike | bool | None, constants: Mapping[str, Any], shape: tuple[int, ...], detector: Detector
+    mask: ArrayLike | bool | None, constants: Arrays, shape: tuple[int, ...], detector: Detector
 ) -> NDArray[np.uint8]:
     if mask is False:
         return np.ones(math.prod(shape), np.uint8)
     if mask is None:
-        return combined_mask(dict(constants), shape, detector).reshape(-1)
+        return combined_mask(constants, shape, detector).reshape(-1)
     given = np.asarray(mask)
     if given.size != math.prod(shape):
         raise ConstantsError(f"mask has shape {given.shape}, an event has {shape}")
@@ -322,7 +335,8 @@ def _as_events(raw: NDArray[Any], tables: Tables) -> NDArray[Any]:
         raise ConstantsError(
             f"raw data of shape {raw.shape} do not fit constants for events of shape {tables.shape}"
         )
-    return np.ascontiguousarray(raw).reshape(-1, math.prod(tables.shape))
+    native = raw if raw.dtype.isnative else raw.astype(raw.dtype.newbyteorder("="))
+    return np.ascontiguousarray(native).reshape(-1, math.prod(tables.shape))
 
 
 def _out_events(out: Floats, raw: NDArray[Any], tables: Tables) -> Floats:

@@ -122,7 +122,7 @@ def unbonded_mask(shape: tuple[int, ...]) -> Mask:
 
 def _shaped(kind: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
     array = np.asarray(value)
-    if array.size != int(np.prod(shape)):
+    if array.size != int(np.prod(shape)) or (array.ndim > 1 and array.shape[-1] != shape[-1]):
         raise ConstantsError(f"{kind} has shape {array.shape}, an event has {shape}")
     return array.reshape(shape)
 

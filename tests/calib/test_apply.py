@@ -217,6 +217,9 @@ def test_the_constant_overrides_the_default_common_mode():
     ({"pedestals": np.zeros((3, 2, 32, 60))}, "pixel_gain has shape"),
     ({"pixel_gain": np.ones(7)}, "pixel_gain has shape"),
     ({"pixel_status": np.ones((2, 32, 63), np.uint64)}, "pixel_status has shape"),
+    ({"pedestals": np.zeros(SHAPE)}, r"an event has \(32, 64\) with 3 gain ranges"),
+    ({"pixel_gain": np.ones((3, 2, 64, 32))}, "pixel_gain has shape"),
+    ({"pixel_status": np.ones((2, 64, 32), np.uint64)}, "pixel_status has shape"),
     ({"common_mode": [7.0, np.nan]}, "finite numbers"),
     ({"common_mode": [42.0]}, "no common-mode algorithm 42"),
     ({"common_mode": [7.0]}, "needs 1 parameters or more"),
@@ -225,6 +228,20 @@ def test_constants_that_do_not_fit(change, message):
     raw, constants, row, _ = made("jungfrau")
     with pytest.raises(ConstantsError, match=message):
         apply(raw, prepare({**constants, **change}, row))
+
+
+def test_without_gain():
+    peds = np.zeros((704, 768), np.float32)
+    tables = prepare({"pedestals": peds}, detector("epix100"), xtc2=True, gain=False)
+    assert (apply(np.full((704, 768), 7, np.uint16), tables) == 7).all()
+
+
+def test_big_endian_and_read_only_data():
+    raw, constants, row, _ = made("plain")
+    tables = prepare(constants, row)
+    foreign = raw.astype(">u2")
+    foreign.flags.writeable = False
+    assert np.array_equal(apply(foreign, tables), apply(raw, tables))
 
 
 def test_raw_data_that_do_not_fit():
