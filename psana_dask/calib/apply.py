@@ -38,6 +38,15 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
+class Scratch:
+    """Work space of `apply` for tables with a common mode; one per thread, reused for ever."""
+
+    chunk: int  # pixels that go through the three steps together
+    used: NDArray[np.uint8]  # (chunk,)
+    work: tuple[Work, ...]  # of the steps of the common mode
+
+
+@dataclass(frozen=True, eq=False)
 class Tables:
     """Constants laid out for `apply`; a value that a worker needs once.
 
@@ -66,6 +75,15 @@ class Tables:
     def nbytes(self) -> int:
         """Return the size of the tables in bytes."""
         return self.pedestal.nbytes + self.factor.nbytes + self.use.nbytes
+
+    def scratch(self) -> Scratch:
+        """Return work space for `apply`."""
+        common = self.common_mode
+        chunk = math.prod(self.shape)
+        work: tuple[Work, ...] = ()
+        if isinstance(common, Plan):
+            chunk, work = common.chunk(), common.work(np.dtype(np.float32))
+        return Scratch(chunk, np.empty(chunk, np.uint8), work)
 
     def region(
         self,
@@ -353,7 +371,9 @@ def _decode(tables: Tables) -> tuple[int, int, int]:
     return gain.KIND_NUMBER[row.kind], row.data_bits, row.gain_bit
 
 
-def apply(raw: NDArray[Any], tables: Tables, out: Floats | None = None) -> Floats:
+def apply(
+    raw: NDArray[Any], tables: Tables, out: Floats | None = None, scratch: Scratch | None = None
+) -> Floats:
     """Calibrate one event or a stack.
 
     Parameters
@@ -364,6 +384,9 @@ def apply(raw: NDArray[Any], tables: Tables, out: Floats | None = None) -> Float
         From `prepare`.
     out : ndarray of float32, shape of `raw`, optional
         Written to; made here if not given.
+    scratch : Scratch, optional
+        From `Tables.scratch`, for a loop over single events of tables with a common mode; made
+        here, once for the stack, if not given.
 
     Returns
     -------
@@ -373,37 +396,32 @@ def apply(raw: NDArray[Any], tables: Tables, out: Floats | None = None) -> Float
     if out is None:
         out = np.empty(raw.shape, np.float32)
     events, target = _as_events(raw, tables), _out_events(out, raw, tables)
-    common = tables.common_mode
-    if common is None:
+    if tables.common_mode is None:
         gain.calibrate(*_decode(tables), np.float32(tables.bad), events, tables.pedestal,
                        tables.factor, target)
     else:
-        _apply_by_units(events, tables, target)
+        _apply_by_units(events, tables, target, scratch or tables.scratch())
     return out
 
 
-def _apply_by_units(events: NDArray[Any], tables: Tables, out: Floats) -> None:
+def _apply_by_units(events: NDArray[Any], tables: Tables, out: Floats, scratch: Scratch) -> None:
     kind, bits, gain_bit = _decode(tables)
     bad = np.float32(tables.bad)
-    pixels = events.shape[1]
-    common = tables.common_mode
-    chunk = common.chunk() if isinstance(common, Plan) else pixels
-    work = common.work(out.dtype) if isinstance(common, Plan) else ()
-    used = np.empty(chunk, np.uint8)
-    for lo in range(0, pixels, chunk):
-        hi = lo + chunk
+    used = scratch.used
+    for lo in range(0, events.shape[1], scratch.chunk):
+        hi = lo + scratch.chunk
         for e in range(len(events)):
             one, target = events[e : e + 1], out[e : e + 1]
             gain.subtract(kind, bits, gain_bit, one, tables.pedestal, target, lo, hi)
             gain.mark_used(kind, gain_bit, one[0], tables.use, used, lo)
-            _correct(common, target[0, lo:hi], used, tables, work)
+            _correct(tables, target[0, lo:hi], used, scratch.work)
             gain.scale(kind, bits, gain_bit, bad, one, tables.factor, target, lo, hi)
 
 
 def _correct(
-    common: Plan | Correction | None, values: Floats, used: NDArray[np.uint8], tables: Tables,
-    work: tuple[Work, ...],
+    tables: Tables, values: Floats, used: NDArray[np.uint8], work: tuple[Work, ...]
 ) -> None:
+    common = tables.common_mode
     if isinstance(common, Plan):
         common.correct(values, used, work)
     elif common is not None:
@@ -431,12 +449,10 @@ def used_pixels(raw: NDArray[Any], tables: Tables) -> NDArray[np.uint8]:
 
 def correct_common_mode(values: Floats, raw: NDArray[Any], tables: Tables) -> Floats:
     """Do the second step alone, in place: subtract the common mode, if the tables have one."""
-    used = used_pixels(raw, tables)
-    common = tables.common_mode
-    size = math.prod(tables.shape)
-    work = common.work(values.dtype) if isinstance(common, Plan) else ()
-    for event, mark in zip(values.reshape(-1, size), used.reshape(-1, size), strict=True):
-        _correct(common, event, mark, tables, work)
+    used, size = used_pixels(raw, tables), math.prod(tables.shape)
+    work = tables.scratch().work
+    for event, mark in zip(_out_events(values, raw, tables), used.reshape(-1, size), strict=True):
+        _correct(tables, event, mark, work)
     return values
 
 

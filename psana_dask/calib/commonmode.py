@@ -112,10 +112,9 @@ class Plan:
 
     def chunk(self, most: int = 65536) -> int:
         """Return a number of pixels, whole units, that divides the event: at most `most` if it can."""
-        size, unit = math.prod(self.shape), self.unit
-        units = size // unit
-        fits = [k for k in range(1, units + 1) if units % k == 0 and k * unit <= most]
-        return unit * (max(fits) if fits else 1)
+        units = math.prod(self.shape) // self.unit
+        most_units = min(units, max(1, most // self.unit))
+        return self.unit * next(k for k in range(most_units, 0, -1) if units % k == 0)
 
     def work(self, dtype: np.dtype[Any]) -> tuple[Work, ...]:
         """Return the work space of all steps."""

@@ -315,3 +315,12 @@ def test_where_the_common_mode_constant_counts(name, xtc2, planned):
     ranges = np.zeros((2, *shape), np.int8) if row.decoding.kind == "switched" else None
     tables = prepare({"pedestals": peds, "common_mode": [7, 1, 50]}, row, xtc2=xtc2, ranges=ranges)
     assert (tables.common_mode is not None) == planned
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_one_scratch_serves_a_loop_over_events(kind):
+    raw, constants, row, ranges = made(kind)
+    tables = prepare(constants, row, ranges=ranges)
+    scratch, out = tables.scratch(), np.empty(SHAPE, np.float32)
+    for event, wanted in zip(raw, apply(raw, tables), strict=True):
+        assert np.array_equal(apply(event, tables, out, scratch), wanted)
