@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from psana_dask.imaging import Imaging, Policy
 
 
+COORDINATES = ("time", "timestamp", "fiducial", "pulse_id", "step", "panel")
+"""Reserved names that are coordinates of every field."""
+
+
 class Detector:
     """A detector of a run.
 
@@ -321,13 +325,15 @@ class Detector:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in COORDINATES and name in (coords := self.dataset(None).coords):
+            return coords[name]
         try:
             return self.field(name)
         except NameNotFound as error:
             raise AttributeError(str(error)) from None
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._entry.channels]
+        return [*super().__dir__(), *self._entry.channels, *COORDINATES]
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.fields

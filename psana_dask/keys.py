@@ -66,7 +66,7 @@ def parse_keys(key: Any) -> EventKeys:
             return EventKeys(key.astype("M8[ns]").reshape(-1), key.ndim == 0)
         if key.dtype.kind in "iu" and key.ndim < 2:
             return EventKeys(key.astype(np.uint64).reshape(-1), key.ndim == 0)
-    parsed = [_one(k) for k in key]
+    parsed = [_one(k) for k in key] if hasattr(key, "__iter__") else [_one(key)]  # which says what is no key
     if len({type(value) for value, _ in parsed}) > 1:
         raise TypeError("event keys of several forms in one list: use either times or raw words")
     values = np.array([value for value, _ in parsed], dtype=None if parsed else "M8[ns]")
@@ -82,6 +82,9 @@ def _is_single(key: Any) -> bool:
 
 def _one(key: Any) -> tuple[np.datetime64 | np.uint64, int]:
     """Return the value of one key, and its fiducial or -1."""
+    key = getattr(key, "values", key)
+    if isinstance(key, np.ndarray) and not key.ndim:
+        key = key[()]
     if isinstance(key, np.datetime64):
         return key.astype("M8[ns]"), -1
     if isinstance(key, str):

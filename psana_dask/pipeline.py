@@ -215,7 +215,7 @@ class LazyArray(ABC):
         """Return explicit chunks: "auto", {} or None for ours, else a mapping of dim to size."""
         if chunks is None or (isinstance(chunks, str) and chunks == "auto"):
             chunks = {}
-        elif isinstance(chunks, int):
+        elif not isinstance(chunks, Mapping):
             chunks = {self.dims[0]: chunks}
         ours = self.preferred_chunks
         sizes = ours | {d: c for d, c in dict(chunks).items() if d in self.dims}
@@ -237,8 +237,10 @@ def _split(length: int, size: Any, preferred: int) -> tuple[int, ...]:
         return size
     if size is None or size == -1:
         size = max(1, length)
-    elif isinstance(size, str):
+    elif size == "auto":
         size = preferred
+    elif not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(f'a chunk of {size!r}: use "auto", -1 (all), a number above 0, or a tuple of sizes')
     whole, rest = divmod(length, size)
     return (size,) * whole + ((rest,) if rest or not length else ())
 

@@ -346,6 +346,8 @@ def _words(wanted: Any) -> str:
         return str(wanted)
     if is_mask(wanted):
         return f"mask {wanted.name}" if getattr(wanted, "name", None) else "mask"
+    if getattr(wanted, "ndim", 1) == 0:  # a single time of a table
+        return str(np.asarray(wanted))
     return f"{len(wanted)} keys" if hasattr(wanted, "__len__") else str(wanted)
 
 
