@@ -8,12 +8,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from psana_dask import simulate
 from psana_dask.options import current
 from psana_dask.simulate import PV, Damage, Detector, Enum, Epics, Missing, RunSpec, Scan
+
+hypothesis.settings.register_profile("suite", deadline=None)  # the first example may compile kernels
+hypothesis.settings.load_profile("suite")
 
 
 def _session_cache():

@@ -89,6 +89,13 @@ def test_only_l1accepts_of_the_wanted_runs_are_events():
     assert event_rows(index, (0, 2)).tolist() == [1, 4, 0]
 
 
+def test_the_step_is_that_of_a_stream_that_saw_it_begin():
+    late = index_of([1, 7])
+    late.columns["step"][:] = -1  # as in a stream without the BeginSteps
+    for streams in ([index_of([1, 7]), late], [late, index_of([1, 7])]):
+        assert table_of(streams).step.tolist() == [0, 1]
+
+
 def test_a_stream_out_of_order_is_a_problem_that_says_where():
     table = table_of([index_of([1, 2, 3]), index_of([1, 3, 2, 5, 4])])
     (problem,) = table.problems

@@ -95,6 +95,16 @@ def test_raw_means_the_pixels_whatever_the_file_calls_them(tmp_path, kind):
     assert run.det.raw.shape == (4, *shape[-2:])
 
 
+def test_coordinates_are_attributes_of_every_detector(rich, rich_run):
+    assert rich_run.wave.time.values.tolist() == rich.times.astype("M8[ns]").tolist()
+    assert rich_run.wave.timestamp.values.tolist() == rich.timestamps.tolist()
+    assert rich_run.wave.pulse_id.values.tolist() == rich.pulse_ids.tolist()
+    assert rich_run.wave.step.values.tolist() == rich.step.tolist()
+    assert rich_run.epix.panel.values.tolist() == [2, 3, 7]
+    with pytest.raises(AttributeError, match="no field of wave 'panel'"):
+        rich_run.wave.panel  # noqa: B018
+
+
 def test_several_candidates_for_pixels_are_no_guess():
     channel = type("C", (), {})
 

@@ -75,7 +75,8 @@ def test_damage_words_tell_of_blocks_and_datagrams(tmp_path):
     run = psana_dask.open(tmp_path)
     words = truth.damage("cam", 0) | truth.damage("cam", 1)
     assert run.cam.damage.values.tolist() == words.tolist() == [0, 0x4008, 1, 0x20, 0, 0]
-    assert run.cam.present.values.tolist()[:3] == [True, False, True]
+    assert run.cam.raw.cam_panel_present.values.tolist() == truth.present("cam").tolist()
+    assert run.cam.present.values.tolist() == [True, False, True, False, True, True]
 
 
 @pytest.mark.parametrize("damaged", ["missing", "keep"])

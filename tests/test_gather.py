@@ -33,7 +33,7 @@ NEAR_SIZES = st.integers(0, 300) | st.sampled_from([NEAR, NEAR + 1, WINDOW - 1, 
 PIECES = st.lists(st.tuples(st.integers(0, SIZE), NEAR_SIZES), max_size=30)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pieces=PIECES, ordered=st.booleans())
 def test_pieces_are_those_of_the_file(descriptor, pieces, ordered):
     pieces = [(min(o, SIZE - s), s) for o, s in (sorted(pieces) if ordered else pieces)]

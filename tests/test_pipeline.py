@@ -94,7 +94,7 @@ def test_shapes_and_types(arrays, name):
     np.testing.assert_array_equal(np.asarray(lazy), truth)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data(), name=st.sampled_from(NAMES))
 def test_any_index_is_that_of_numpy(arrays, data, name):
     lazy, truth = arrays[name]
@@ -106,7 +106,7 @@ def test_any_index_is_that_of_numpy(arrays, data, name):
     np.testing.assert_array_equal(found, want)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), name=st.sampled_from(NAMES))
 def test_any_chunks_and_any_index_are_those_of_numpy(arrays, data, name):
     lazy, truth = arrays[name]
@@ -204,6 +204,13 @@ def test_chunks_are_explicit(arrays):
     assert lazy.chunks({"time": 16, "row": 5, "other": 3}) == ((16, 16, 8), (3,), (5, 3), (12,))
     assert lazy.chunks({"time": -1, "panel": "auto"}) == ((40,), (3,), (8,), (12,))
     assert lazy.chunks({"time": (30, 10)})[0] == (30, 10)
+
+
+@pytest.mark.parametrize("size", [0, -3, "many", 2.5])
+def test_chunks_that_are_none(arrays, size):
+    for chunks in (size, {"time": size}):
+        with pytest.raises(ValueError, match=r'a chunk of .*: use "auto", -1 .all., a number above 0'):
+            arrays["epix_raw"][0].chunks(chunks)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Values of varying length: items in one row, counts beside them."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import psana_dask
 from psana_dask import simulate
+from psana_dask.errors import MissingLibrary
 from psana_dask.simulate import Algorithm, Detector, Field, Missing, RunSpec
 
 
@@ -95,6 +98,18 @@ def test_one_segment_has_counts_per_event(tmp_path):
 
 def test_ragged_data_are_never_objects(rich_run):
     assert all(v.dtype != object for v in rich_run.dataset().variables.values())
+
+
+def test_what_is_not_installed_is_said(rich_run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "awkward", None)
+    with pytest.raises(MissingLibrary, match=r'needs awkward: python -m pip install "psana_dask\[ragged\]"'):
+        rich_run.dataset("hsd").psana.to_awkward("hsd_chan00")
+
+
+def test_an_array_that_does_not_know_what_is_missing(rich_run):
+    plain = rich_run.tt.raw.drop_vars("tt_present")
+    with pytest.raises(ValueError, match="tt_raw does not know what is missing: no coordinate tt_present"):
+        plain.psana.masked()
 
 
 def test_only_the_items_asked_for_are_read(rich, rich_run, monkeypatch):

@@ -83,6 +83,14 @@ def test_times_and_words(plain, plain_run, time):
     assert events(plain_run.sel(pairs[0])) == [70]
 
 
+def test_a_time_of_the_event_table(plain, plain_run, time):
+    table = plain_run.events
+    for key in (table.time[8], table.timestamp[8], table.indexes["time"][8]):
+        assert events(plain_run.sel(key)) == events(plain_run.select(key)) == [8]
+        assert plain_run.event(key).time.values == time[8]
+    assert events(plain_run.sel([table.time[8], table.time[3]])) == [8, 3]
+
+
 SLICES = {
     "both ends": (lambda t: slice(t[10], t[20]), range(10, 21)),
     "text": (lambda t: slice(str(t[10]), str(t[20])), range(10, 21)),

@@ -49,7 +49,7 @@ def test_one_key(key):
     assert found == MOMENT
 
 
-@pytest.mark.parametrize("kind", [kind for kind, key in FORMS.items() if not hasattr(key, "ndim")])
+@pytest.mark.parametrize("kind", FORMS)
 def test_lists_of_keys(kind):
     found = times([FORMS[kind]] * 2)
     assert found.dtype == "M8[ns]"
@@ -117,9 +117,9 @@ def test_text_that_is_no_time(text):
         parse_time(text)
 
 
-@pytest.mark.parametrize("key", [1.5, None, [1.5], {1: 2}.keys, [(1, 2, 3, 4)], [True]])
+@pytest.mark.parametrize("key", [1.5, None, [1.5], len, [(1, 2, 3, 4)], [True]])
 def test_what_is_no_key(key):
-    with pytest.raises(TypeError, match=r"event key|iterable"):
+    with pytest.raises(TypeError, match="is no event key: use a datetime64, an ISO string"):
         parse_keys(key)
 
 
