@@ -295,8 +295,8 @@ class _Walk:
         self._state[END] = source.size()
         self._state[xtc2_scan.CONFIGURED] = -1
         self._window = np.empty(WINDOW, np.uint8)
-        self._seconds = 0
-        self._latest = start  # a resync looks from here on: the last datagram, or where the last one went on
+        self._recent = [(start, 0)]  # offset and seconds of the last datagrams: a resync looks from there on
+        self._resumed = start  # where the last resync went on: never back behind that
         self._allocate(1 << 14)
         self._use_names()
 
@@ -392,12 +392,17 @@ class _Walk:
     def _resync(self, status: int, offset: int) -> bool:
         """Find where datagrams go on after a bad header; report what is passed over.
 
-        The search begins inside the datagram before: its extent may be what is wrong.
+        The search begins inside the datagram before: its extent may be what is wrong. Where
+        that finds nothing it may be no datagram at all, and the one before it is asked.
         """
         k = self._kernel
         self._flush()
-        before = min(self._latest, offset)
-        found = [place for place in (self._next_chain(before), self._next_known(before)) if place >= 0]
+        for latest, seconds in reversed(self._recent):
+            before = min(max(latest, self._resumed), offset)
+            places = (self._next_chain(before, seconds), self._next_known(before))
+            found = [place for place in places if place >= 0]
+            if found:
+                break
         place = min(found, default=offset)
         if place < offset:
             what = f"the datagram says that it is longer than it is: the next one begins at byte {place}"
@@ -408,15 +413,15 @@ class _Walk:
             skipped = min(found, default=int(self._state[END])) - offset
             more = "the next datagrams follow" if found else "nothing readable follows"
             self._scanner.problem(self._source, offset, f"{what}: {skipped} bytes are passed over; {more}")
-        self._state[NEXT] = self._latest = place
+        self._state[NEXT] = self._resumed = place
         return bool(found)
 
-    def _next_chain(self, offset: int) -> int:
-        """Return where after `offset` a chain of valid datagrams begins, or -1."""
+    def _next_chain(self, offset: int, near: int) -> int:
+        """Return where after `offset` a chain of datagrams begins, their times near `near` (s); or -1."""
         k = self._kernel
         self._state[NEXT] = offset
         while True:
-            seconds = np.uint64(self._seconds)
+            seconds = np.uint64(near)
             found = int(k.resync(self._descriptor, self._window, self._state, self._old, seconds))
             if found != UNREAD:
                 return found
@@ -441,8 +446,9 @@ class _Walk:
         layouts, words = self._layouts[: s[k.LAYOUTS]], self._words[: s[k.WORDS]]
         self._report_faults()
         if len(dgrams):
-            self._seconds = int(dgrams["timestamp"][-1]) >> 32
-            self._latest = int(dgrams["offset"][-1])
+            last = dgrams[-3:]
+            seconds = (last["timestamp"] >> np.uint64(32)).tolist()
+            self._recent = [*self._recent, *zip(last["offset"].tolist(), seconds, strict=True)][-3:]
             self._scanner.add(
                 {name: dgrams[name].copy() for name in _DGRAM_NAMES}
                 | {name: blocks[source].copy() for name, source in _BLOCK_NAMES}
