@@ -278,6 +278,8 @@ def test_changed_bytes(reference, watch, full, figures, tmp_path):
         counts["runs"] += 1
         if place >= reference.configured:  # every event but the one that was hit, before and after
             whole = [stamp for stamp in reference.ends if not hit(reference, stamp, place)]
+            # tiny time stamps: the one that was hit may now have the time of another one
+            whole = [stamp for stamp in whole if case.timestamps.count(stamp) < 2]
             assert reference.unlike(case, whole) == [], what
             counts["events_compared"] += len(whole)
     finish(f"changed bytes ({reference.title})", watch, figures, **counts)
