@@ -119,6 +119,18 @@ def test_a_file_that_changed_is_scanned_again(tmp_path, scans):
     assert data_scans(scans) == [(os.path.basename(files.parts[0]), 0)]
 
 
+def test_a_longer_file_written_in_its_place_is_scanned_from_its_start(tmp_path, scans):
+    simulate.write(SPEC, tmp_path)
+    files = find_run(tmp_path).streams[0]
+    stream_index(files)
+    scans.clear()
+    longer = dataclasses.replace(SPEC, events=60, steps=3, start="2024-06-15T00:00:00")
+    later = simulate.write(longer, tmp_path)  # the same inode
+    index = stream_index(files)
+    assert index["timestamp"].tolist() == later.datagrams[0]["timestamp"].tolist()
+    assert data_scans(scans) == [(os.path.basename(files.parts[0]), 0)]
+
+
 def test_a_copy_with_the_same_name_is_another_file(tmp_path):
     simulate.write(SPEC, tmp_path)
     files = find_run(tmp_path).streams[0]

@@ -155,10 +155,10 @@ def test_the_same_variable_with_other_chunks_is_another_graph(arrays):
 def test_names_of_graphs_say_what_is_in_them(rich, rich_run, arrays):
     again = psana_dask.open(rich.folder)
     kept = psana_dask.open(rich.folder, damaged="keep")
-    fewer = rich_run.isel(slice(0, 10))
-    names = [run.epix.raw.data.name for run in (rich_run, again, kept, fewer)]
+    first, second = rich_run.isel(slice(0, 10)), rich_run.isel(slice(10, 20))
+    names = [run.epix.raw.data.name for run in (rich_run, again, kept, first, second)]
     assert names[0] == names[1]
-    assert len({*names, rich_run.epix.aux.data.name}) == 4
+    assert len({*names, rich_run.epix.aux.data.name}) == 5
 
 
 def test_lazy_arrays_travel(arrays, elsewhere):
