@@ -201,6 +201,9 @@ def _distinct(shapes: Ints) -> list[tuple[int, ...]]:
 RARE = 0.01
 """Frames of another shape that are at most this share of all are missing pieces, not ragged data."""
 
+FEW = 10
+"""So is a single one, where at least this many have the usual shape."""
+
 
 def usual_shape(events: ChannelEvents) -> tuple[int, ...] | None:
     """Return the shape that (almost) all blocks have; None if the lengths really vary, or there are none."""
@@ -209,7 +212,8 @@ def usual_shape(events: ChannelEvents) -> tuple[int, ...] | None:
         return None
     best = max(shapes, key=lambda s: shapes[s])
     others = sum(shapes.values()) - shapes[best]
-    rare = len(best) >= 2 and others <= RARE * shapes[best]
+    allowed = max(RARE * shapes[best], int(shapes[best] >= FEW))
+    rare = len(best) >= 2 and others <= allowed
     return best if others == 0 or rare else None
 
 

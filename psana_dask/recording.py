@@ -174,6 +174,7 @@ def _indexes(
     files: RunFiles, live: bool, progress: Progress | None
 ) -> tuple[list[StreamIndex], list[Problem]]:
     """Index every stream; a stream that cannot be indexed is a problem, unless all are so."""
+    import psana_dask.readers.xtc2_scan  # noqa: F401  (compiled once, before the threads want it)
 
     def one(stream: StreamFiles) -> StreamIndex | FormatError | UnknownFormat:
         try:

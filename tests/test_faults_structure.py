@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import psana_dask
-from psana_dask import simulate
+from psana_dask import simulate, sources
 from psana_dask.errors import (
     AmbiguousRun,
     DuplicateData,
+    PartialRunWarning,
     PsanaError,
     PsanaWarning,
     ReadError,
@@ -588,3 +589,16 @@ def test_two_runs_in_one_file(tmp_path):
         opened(path)
     for truth in truths:
         assert pulses(opened(path, run=truth.spec.number)) == truth.pulse_ids.tolist()
+
+
+def test_large_datagrams_after_a_corrupt_one_without_preadv(tmp_path, monkeypatch):
+    """The chain of datagrams that proves where to go on is longer than the usual window."""
+    cam = Detector(name="cam", kind="camera", shape=(1000, 1000))
+    truth = simulate.write(RunSpec(events=8, detectors=(cam,), smalldata=None), tmp_path)
+    table = truth.datagrams[0]
+    third = int(table["offset"][(table["event"] == 2) & (table["service"] == TransitionId.L1_ACCEPT)][0])
+    corrupt.overwrite(truth.files[0], third + 18, b"\xff\xff\xff\xff\xff\xff")
+    monkeypatch.setattr(sources, "PREAD", None)
+    with pytest.warns(PartialRunWarning, match="the next datagrams follow"):
+        run = psana_dask.open(tmp_path, cache=False)
+    assert [int(t) for t in run.events.timestamp] == [t for k, t in enumerate(truth.timestamps) if k != 2]

@@ -209,6 +209,10 @@ FAULT_TEXT = (
 )
 
 
+CHAIN = 64 * 2**20
+"""Bytes in which three datagrams are looked for after a corrupt one, where the walk cannot read itself."""
+
+
 class Scanner:
     """Finds everything in one stream, part by part.
 
@@ -377,14 +381,14 @@ class _Walk:
         self._state[self._kernel.CONFIGURED] = offset
         self._use_names()
 
-    def _refill(self, offset: int) -> None:
+    def _refill(self, offset: int, least: int = 4 * WINDOW) -> None:
         """Give the walk the bytes of the datagram at `offset`, where it cannot read itself."""
         if self._descriptor >= 0 or isinstance(self._source, MemorySource):
             raise ReadError(f"{self._source.name}: cannot read byte {offset}: the file shrank; open it again")
         header = DGRAM_OLD if self._old else DGRAM
         row = np.frombuffer(read_bytes(self._source, offset, header.itemsize), header)[0]
         size = header.itemsize + int(row["extent"]) if is_header(row) else header.itemsize
-        size = min(max(size, 4 * WINDOW), int(self._state[END]) - offset)
+        size = min(max(size, least), int(self._state[END]) - offset)
         self._window = np.empty(max(size, WINDOW), np.uint8)
         self._source.read_into(offset, self._window[:size])
         self._state[BASE], self._state[LENGTH] = offset, size
@@ -425,7 +429,7 @@ class _Walk:
             found = int(k.resync(self._descriptor, self._window, self._state, self._old, seconds))
             if found != UNREAD:
                 return found
-            self._refill(int(self._state[NEXT]))
+            self._refill(int(self._state[NEXT]), CHAIN)
             self._state[NEXT] -= 1
 
     def _next_known(self, offset: int) -> int:

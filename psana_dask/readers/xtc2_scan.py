@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 
 from psana_dask.jit import array, int32, int64, njit, uint64, void
-from psana_dask.readers.state import END, NEXT, UNREAD
+from psana_dask.readers.state import BASE, END, NEXT, UNREAD
 from psana_dask.readers.window import BYTES, STATE, Bytes, Ints, Table, fetch, u4
 
 
@@ -391,7 +391,7 @@ def resync(descriptor: int, window: Bytes, state: Ints, old: int, seconds: int) 
         links = 0
         while links < 3:
             size = size_if_datagram(descriptor, window, state, position, old, seconds)
-            if size == UNREAD and links == 0 and descriptor < 0:
+            if size == UNREAD and descriptor < 0 and (links == 0 or state[BASE] < state[NEXT]):
                 return UNREAD
             if size < 0:
                 break
