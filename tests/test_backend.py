@@ -168,3 +168,12 @@ def test_several_runs_side_by_side(rich, plain):
     assert psana_dask.open(plain.folder).gmd.milliJoulesPerPulse.values.tolist() == (
         joined.gmd_milliJoulesPerPulse[40:].values.tolist()
     )
+
+
+@pytest.mark.parametrize("chunks", [None, {}])
+def test_points_of_many_frames(folder, rich, expected, chunks):
+    raw = xr.open_dataset(folder, engine="psana", detectors="epix", join="outer", chunks=chunks).epix_raw
+    time, row = xr.DataArray([5, 30, 7], dims="point"), xr.DataArray([1, 7, 3], dims="point")
+    found = raw.isel(time=time, row=row, panel=1)
+    want = expected(rich, "epix", "raw")[[5, 30, 7], 1, [1, 7, 3]]
+    np.testing.assert_array_equal(found.transpose("point", "col").values, want)
