@@ -19,7 +19,7 @@ import psana_dask
 from psana_dask import simulate
 from psana_dask.errors import PsanaError, PsanaWarning
 from psana_dask.model import Service
-from psana_dask.readers.xtc2 import Scanner
+from psana_dask.readers.xtc2_scanner import Scanner
 from psana_dask.simulate import PV, Algorithm, Choice, Config, Detector, Enum, Epics, Field, RunSpec, Scan
 from psana_dask.sources import POOL, FileSource, MemorySource
 

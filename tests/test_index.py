@@ -16,7 +16,7 @@ from psana_dask.files import StreamFiles, find_run
 from psana_dask.index import cache_path, run_and_step, stream_index
 from psana_dask.model import DGRAM_COLUMNS, Service
 from psana_dask.options import current
-from psana_dask.readers.xtc2 import Scanner
+from psana_dask.readers.xtc2_scanner import Scanner
 from psana_dask.simulate import Detector, RunSpec, corrupt
 
 TWO = (

@@ -8,8 +8,9 @@ import pytest
 import psana_dask
 from psana_dask import simulate
 from psana_dask.model import Kind, Service
-from psana_dask.readers.xtc2 import Scanner, parse_names, recognise, text, unix_ns
-from psana_dask.readers.xtc2_layout import DGRAM, DGRAM_OLD
+from psana_dask.readers.xtc2 import parse_names, recognise, text
+from psana_dask.readers.xtc2_layout import DGRAM, DGRAM_OLD, TransitionId
+from psana_dask.readers.xtc2_scanner import Scanner
 from psana_dask.simulate import Detector, Missing, RunSpec
 from psana_dask.sources import FileSource, MemorySource
 
@@ -184,9 +185,17 @@ def test_names_that_are_cut_are_faults_not_crashes(files):
         parse_names(payload[:cut])
 
 
-def test_words_of_the_file_as_times():
-    words = np.array([0, 1, 5 << 32 | 999_999_999], np.uint64)
+def test_words_of_the_file_as_times(tmp_path):
+    words = (7, 8, 5 << 32 | 999_999_999)
+    spec = RunSpec(events=3, timestamps=words, detectors=(Detector(name="gmd", kind="gmd"),))
+    scanner = Scanner()
+    scanner.scan(FileSource(str(simulate.write(spec, tmp_path).files[0])), 0)
+    columns = scanner.columns()
+    events = columns["service"] == TransitionId.L1_ACCEPT
     start = np.datetime64("1990-01-01", "ns")
-    assert (unix_ns(words).view("M8[ns]") - start).astype(int).tolist() == [0, 1, 5_999_999_999]
+    assert (columns["time"][events].view("M8[ns]") - start).astype(int).tolist() == [7, 8, 5_999_999_999]
+
+
+def test_text_ends_at_its_first_nul():
     assert text(b"abc\0def") == "abc"
     assert text("µ".encode()) == "µ"

@@ -15,6 +15,7 @@ import numpy as np
 from psana_dask.jit import array, int32, int64, njit, uint64, void
 from psana_dask.readers.state import BASE, END, NEXT, UNREAD
 from psana_dask.readers.window import BYTES, STATE, Bytes, Ints, Table, fetch, u4
+from psana_dask.readers.xtc2_layout import EPOCH_1990
 
 
 class Status(IntEnum):
@@ -50,7 +51,7 @@ MOST_BYTES = 1 << 31
 
 # fmt: off
 DGRAM_ROW = np.dtype([
-    ("timestamp", "<u8"), ("offset", "<i8"), ("first_block", "<i8"),
+    ("timestamp", "<u8"), ("time", "<i8"), ("offset", "<i8"), ("first_block", "<i8"),
     ("size", "<u4"), ("env", "<u4"), ("damage", "<u4"), ("service", "<u4"),
 ])
 BLOCK_ROW = np.dtype([("key", "<u4"), ("data", "<u4"), ("damage", "<u4"), ("layout", "<i4")])
@@ -316,7 +317,9 @@ def scan(
         if service == 2 and state[CONFIGURED] != offset:
             return Status.CONFIGURE
         row = state[DGRAMS]
-        dgrams[row].timestamp = np.uint64(u4(window, low + 4)) << np.uint64(32) | np.uint64(u4(window, low))
+        seconds, nanoseconds = u4(window, low + 4), u4(window, low)
+        dgrams[row].timestamp = np.uint64(seconds) << np.uint64(32) | np.uint64(nanoseconds)
+        dgrams[row].time = (seconds + EPOCH_1990) * 1_000_000_000 + nanoseconds
         dgrams[row].offset = offset
         dgrams[row].size = size
         dgrams[row].env = u4(window, low + 8)

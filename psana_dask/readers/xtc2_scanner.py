@@ -1,0 +1,406 @@
+"""The scan of one stream of XTC2: drives the compiled walk of `xtc2_scan` over its parts.
+
+The walk stops where it needs something: names of a Configure, room in its tables, bytes
+that it cannot read, or a place to go on after a corrupt datagram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.errors import ReadError
+from psana_dask.model import BLOCK_COLUMNS, DGRAM_COLUMNS, LAYOUT_COLUMNS, Array, Names, Problem
+from psana_dask.readers.state import BASE, END, LENGTH, NEXT, UNREAD, WINDOW
+from psana_dask.readers.xtc2 import is_header, parse_names, recognise
+from psana_dask.readers.xtc2_layout import DGRAM, DGRAM_OLD, XTC
+from psana_dask.sources import FileSource, MemorySource, Source, read_bytes
+
+Progress = Callable[[str, int, int], None]
+"""Called with a path, the bytes scanned and the size of the file."""
+
+
+@dataclass(frozen=True)
+class _NameTables:
+    """The Names of one configuration as the arrays that the compiled walk takes."""
+
+    keys: npt.NDArray[np.uint32]
+    first_field: npt.NDArray[np.int64]
+    arrays: npt.NDArray[np.int64]
+    dims: npt.NDArray[np.int64]
+    ranks: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, names: tuple[Names, ...]) -> _NameTables:
+        ordered = sorted(names, key=lambda n: n.key)
+        counts = [len(n.fields) + 1 for n in ordered]  # one more: the end mark
+        ranks = [rank for n in ordered for rank in (*(f.rank for f in n.fields), -1)]
+        sizes = [size for n in ordered for size in (*(f.dtype.itemsize for f in n.fields), 0)]
+        return cls(
+            keys=np.array([n.key for n in ordered], np.uint32),
+            first_field=np.cumsum([0, *counts])[:-1].astype(np.int64),
+            arrays=np.array([sum(f.rank > 0 for f in n.fields) for n in ordered], np.int64),
+            dims=np.array([sum(f.rank for f in n.fields) for n in ordered], np.int64),
+            ranks=np.array(ranks, np.int64),
+            sizes=np.array(sizes, np.int64),
+        )
+
+
+FAULT_TEXT = (
+    "a container runs past its parent: the rest of the datagram is lost",
+    "a few bytes follow the last container",
+    "a container is marked corrupted: its contents are not read",
+    "a block without data",
+    "a block of names that no Configure declares",
+    "a block with too few shapes",
+    "a block whose data are shorter than its shapes say",
+    "a container of an unknown type is passed over",
+)
+
+
+CHAIN = 64 * 2**20
+"""Bytes in which three datagrams are looked for after a corrupt one, where the walk cannot read itself."""
+
+
+SMALL_DGRAM = 1000
+"""Room is made for as many datagrams of this size (bytes) as a file can hold, ..."""
+
+MOST_RESERVED = 1 << 21
+"""... but not for more than this many at once; columns grow beyond it."""
+
+_DERIVED = ("run", "step")
+_COLUMNS = {
+    name: np.dtype(dtype)
+    for table in (DGRAM_COLUMNS, BLOCK_COLUMNS, LAYOUT_COLUMNS, {"words": "<u4"})
+    for name, dtype in table.items()
+    if name not in _DERIVED
+}
+_POINTS_AT = {"first_block": "key", "first_word": "words"}
+
+
+class _Growing:
+    """A column that grows at its end.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._array = np.empty(0, dtype)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def reserve(self, more: int) -> None:
+        """Make room for `more` values; pages that are never written cost nothing."""
+        if self._length + more >= len(self._array):
+            larger = np.empty(self._length + more + 1, self._array.dtype)
+            larger[: self._length] = self._array[: self._length]
+            self._array = larger
+
+    def extend(self, values: Array, add: int = 0) -> None:
+        """Append `values`, each raised by `add`."""
+        end = self._length + len(values)
+        if end >= len(self._array):
+            self.reserve(max(len(values), self._length))
+        if add:
+            np.add(values, add, out=self._array[self._length : end], casting="unsafe")
+        else:
+            self._array[self._length : end] = values
+        self._length = end
+
+    def closed(self, last: int | None) -> Array:
+        """Return the values, and `last` behind them if it is given."""
+        if last is None:
+            return self._array[: self._length]
+        self.reserve(1)
+        self._array[self._length] = last
+        return self._array[: self._length + 1]
+
+
+class Scanner:
+    """Finds everything in one stream, part by part.
+
+    Parameters
+    ----------
+    configs : sequence of tuple of Names
+        Configurations known from before; the last one is in force.
+    live : bool
+        Files may still grow: an unfinished last datagram is no problem.
+    progress : callable, optional
+        Called with a file, the bytes scanned and its size.
+
+    Attributes
+    ----------
+    configs : list of tuple of Names
+    problems : list of Problem
+    """
+
+    def __init__(
+        self,
+        configs: tuple[tuple[Names, ...], ...] = (),
+        *,
+        live: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self.configs = list(configs)
+        self.problems: list[Problem] = []
+        self._live = live
+        self.progress = progress
+        self._columns = {name: _Growing(dtype) for name, dtype in _COLUMNS.items()}
+
+    def scan(self, source: Source, part: int, start: int = 0, known: Array | None = None) -> int:
+        """Scan `source` from byte `start`; return the first byte that belongs to no whole datagram.
+
+        `known` (sorted offsets) are places where datagrams are said to begin: the scan tries
+        them where it meets a corrupt header.
+        """
+        header = recognise(source)
+        if header is None:
+            self.problem(source, 0, "not XTC2: no chain of datagram headers at its start")
+            return start
+        for column in self._columns.values():
+            column.reserve(min(source.size() // SMALL_DGRAM, MOST_RESERVED))
+        with _Walk(self, source, part, header == DGRAM_OLD, start, known) as walk:
+            return walk.run()
+
+    def has_rows(self) -> bool:
+        """Tell whether any datagram was found."""
+        return len(self._columns["timestamp"]) > 0
+
+    def columns(self) -> dict[str, Array]:
+        """Return the columns of all that was scanned, as `model` names them."""
+        closing = {"first_block": len(self._columns["key"]), "first_word": len(self._columns["words"])}
+        return {name: column.closed(closing.get(name)) for name, column in self._columns.items()}
+
+    def add(self, rows: Mapping[str, Array]) -> None:
+        """Append columns whose row numbers start at 0."""
+        before = {name: len(self._columns[name]) for name in ("key", "layout_key", "words")}
+        for name, column in self._columns.items():
+            if name == "layout":
+                known = rows[name] >= 0
+                column.extend(np.where(known, rows[name] + before["layout_key"], -1))
+            else:
+                column.extend(rows[name], before.get(_POINTS_AT.get(name, ""), 0))
+
+    def problem(self, source: Source, offset: int, what: str, event: int = -1) -> None:
+        """Note what is wrong at a byte of a file."""
+        self.problems.append(Problem(source.name, offset, event, what))
+
+
+class _Walk:
+    """One scan of one source: the tables that the compiled walk fills, and its stops."""
+
+    def __init__(
+        self, scanner: Scanner, source: Source, part: int, old: bool, start: int, known: Array | None
+    ) -> None:
+        from psana_dask.readers import xtc2_scan
+
+        self._kernel = xtc2_scan
+        self._scanner, self._source, self._part, self._old = scanner, source, part, int(old)
+        self._known = np.zeros(0, np.int64) if known is None else known
+        self._state = np.zeros(xtc2_scan.STATE_SIZE, np.int64)
+        self._state[NEXT] = start
+        self._state[END] = source.size()
+        self._state[xtc2_scan.CONFIGURED] = -1
+        self._window = np.empty(WINDOW, np.uint8)
+        self._recent = [(start, 0)]  # offset and seconds of the last datagrams: a resync looks from there on
+        self._resumed = start  # where the last resync went on: never back behind that
+        self._allocate(1 << 14)
+        self._use_names()
+
+    def __enter__(self) -> _Walk:
+        self._opened = _descriptor(self._source)
+        self._descriptor = self._opened.__enter__()
+        if isinstance(self._source, MemorySource):
+            self._window = np.frombuffer(self._source.data, np.uint8).copy()
+            self._state[LENGTH] = self._window.size
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)
+
+    def run(self) -> int:
+        """Scan to the end; return the byte after the last whole datagram."""
+        k = self._kernel
+        while True:
+            status = self._step()
+            offset = int(self._state[NEXT])
+            if status == k.Status.DONE or not self._go_on(status, offset):
+                self._flush()
+                return offset
+
+    def _step(self) -> int:
+        t = self._tables
+        return int(
+            self._kernel.scan(
+                self._descriptor, self._window, self._state, self._old,
+                t.keys, t.first_field, t.arrays, t.dims, t.ranks, t.sizes, self._last,
+                self._dgrams, self._blocks, self._layouts, self._faults, self._words,
+            )
+        )  # fmt: skip
+
+    def _go_on(self, status: int, offset: int) -> bool:
+        """Do what the compiled walk asks for; tell whether it can go on."""
+        k = self._kernel
+        if status == k.Status.FULL:
+            if self._state[k.DGRAMS] == 0:
+                self._allocate(2 * len(self._dgrams))
+            self._flush()
+        elif status == k.Status.CONFIGURE:
+            self._flush()
+            self._configure(offset)
+        elif status == k.Status.NEED:
+            self._refill(offset)
+        elif status == k.Status.TRUNCATED and self._scanner._live:
+            return False
+        else:
+            return self._resync(status, offset)
+        return True
+
+    def _allocate(self, rows: int) -> None:
+        k = self._kernel
+        self._dgrams = np.zeros(rows, k.DGRAM_ROW)
+        self._blocks = np.zeros(8 * rows, k.BLOCK_ROW)
+        self._layouts = np.zeros(4 * rows, k.LAYOUT_ROW)
+        self._words = np.zeros(16 * rows, np.uint32)
+        self._faults = np.zeros(1000, k.FAULT_ROW)
+
+    def _use_names(self) -> None:
+        names = self._scanner.configs[-1] if self._scanner.configs else ()
+        self._tables = _NameTables.of(names)
+        self._last = np.full(len(self._tables.keys), -1, np.int64)
+
+    def _configure(self, offset: int) -> None:
+        """Parse the Configure at `offset`; the walk then takes it like any other datagram."""
+        header = DGRAM_OLD if self._old else DGRAM
+        row = np.frombuffer(read_bytes(self._source, offset, header.itemsize), header)[0]
+        payload = read_bytes(self._source, offset + header.itemsize, int(row["extent"]) - XTC.itemsize)
+        names, faults = parse_names(payload)
+        for where, what in faults:
+            self._scanner.problem(self._source, offset + header.itemsize + where, what)
+        if names or not self._scanner.configs:
+            self._scanner.configs.append(tuple(names))
+        else:
+            self._scanner.problem(self._source, offset, "a Configure without names: the one before it stays")
+        self._state[self._kernel.CONFIGURED] = offset
+        self._use_names()
+
+    def _refill(self, offset: int, least: int = 4 * WINDOW) -> None:
+        """Give the walk the bytes of the datagram at `offset`, where it cannot read itself."""
+        if self._descriptor >= 0 or isinstance(self._source, MemorySource):
+            raise ReadError(f"{self._source.name}: cannot read byte {offset}: the file shrank; open it again")
+        header = DGRAM_OLD if self._old else DGRAM
+        row = np.frombuffer(read_bytes(self._source, offset, header.itemsize), header)[0]
+        size = header.itemsize + int(row["extent"]) if is_header(row) else header.itemsize
+        size = min(max(size, least), int(self._state[END]) - offset)
+        self._window = np.empty(max(size, WINDOW), np.uint8)
+        self._source.read_into(offset, self._window[:size])
+        self._state[BASE], self._state[LENGTH] = offset, size
+
+    def _resync(self, status: int, offset: int) -> bool:
+        """Find where datagrams go on after a bad header; report what is passed over.
+
+        The search begins inside the datagram before: its extent may be what is wrong. Where
+        that finds nothing it may be no datagram at all, and the one before it is asked.
+        """
+        k = self._kernel
+        self._flush()
+        for latest, seconds in reversed(self._recent):
+            before = min(max(latest, self._resumed), offset)
+            places = (self._next_chain(before, seconds), self._next_known(before))
+            found = [place for place in places if place >= 0]
+            if found:
+                break
+        place = min(found, default=offset)
+        if place < offset:
+            what = f"the datagram says that it is longer than it is: the next one begins at byte {place}"
+            self._scanner.problem(self._source, before, what)
+        else:
+            cut = status == k.Status.TRUNCATED
+            what = "the datagram is longer than the file" if cut else "no valid datagram header"
+            skipped = min(found, default=int(self._state[END])) - offset
+            more = "the next datagrams follow" if found else "nothing readable follows"
+            self._scanner.problem(self._source, offset, f"{what}: {skipped} bytes are passed over; {more}")
+        self._state[NEXT] = self._resumed = place
+        return bool(found)
+
+    def _next_chain(self, offset: int, near: int) -> int:
+        """Return where after `offset` a chain of datagrams begins, their times near `near` (s); or -1."""
+        k = self._kernel
+        self._state[NEXT] = offset
+        while True:
+            seconds = np.uint64(near)
+            found = int(k.resync(self._descriptor, self._window, self._state, self._old, seconds))
+            if found != UNREAD:
+                return found
+            self._refill(int(self._state[NEXT]), CHAIN)
+            self._state[NEXT] -= 1
+
+    def _next_known(self, offset: int) -> int:
+        """Return the next place after `offset` where a datagram is said to be, and is; or -1."""
+        header = DGRAM_OLD if self._old else DGRAM
+        end = int(self._state[END])
+        for place in self._known[self._known > offset].tolist():
+            if place + header.itemsize <= end:
+                row = np.frombuffer(read_bytes(self._source, place, header.itemsize), header)[0]
+                if is_header(row) and place + header.itemsize - XTC.itemsize + int(row["extent"]) <= end:
+                    return int(place)
+        return -1
+
+    def _flush(self) -> None:
+        """Hand the rows to the scanner and start empty tables."""
+        k, s = self._kernel, self._state
+        dgrams, blocks = self._dgrams[: s[k.DGRAMS]], self._blocks[: s[k.BLOCKS]]
+        layouts, words = self._layouts[: s[k.LAYOUTS]], self._words[: s[k.WORDS]]
+        self._report_faults()
+        if len(dgrams):
+            last = dgrams[-3:]
+            seconds = (last["timestamp"] >> np.uint64(32)).tolist()
+            self._recent = [*self._recent, *zip(last["offset"].tolist(), seconds, strict=True)][-3:]
+            config = np.int16(len(self._scanner.configs) - 1)
+            self._scanner.add(
+                {name: dgrams[name] for name in _DGRAM_NAMES}
+                | {name: blocks[source] for name, source in _BLOCK_NAMES}
+                | {
+                    "part": np.broadcast_to(np.uint16(self._part), len(dgrams)),
+                    "config": np.broadcast_to(config, len(dgrams)),
+                    "layout_key": layouts["key"],
+                    "layout_config": np.broadcast_to(config, len(layouts)),
+                    "first_word": layouts["first_word"],
+                    "words": words,
+                }
+            )
+        if self._scanner.progress is not None:
+            self._scanner.progress(self._source.name, int(s[NEXT]), int(s[END]))
+        s[[k.DGRAMS, k.BLOCKS, k.LAYOUTS, k.WORDS, k.FAULTS]] = 0
+        self._last[:] = -1
+
+    def _report_faults(self) -> None:
+        count = int(self._state[self._kernel.FAULTS])
+        for row in self._faults[: min(count, len(self._faults))]:
+            self._scanner.problem(self._source, int(row["offset"]), FAULT_TEXT[row["what"]])
+        if count > len(self._faults):
+            self._scanner.problem(self._source, -1, f"{count - len(self._faults)} more faults like these")
+
+
+_DGRAM_NAMES = ("timestamp", "time", "service", "offset", "size", "env", "damage", "first_block")
+_BLOCK_NAMES = (("key", "key"), ("data", "data"), ("block_damage", "damage"), ("layout", "layout"))
+
+
+@contextmanager
+def _descriptor(source: Source) -> Iterator[int]:
+    """Lend a descriptor for the compiled walk; -1 where it must be given the bytes."""
+    if isinstance(source, FileSource):
+        with source.descriptor() as descriptor:
+            yield descriptor
+    else:
+        yield -1
