@@ -19,7 +19,7 @@ import numpy as np
 
 from psana_dask import recording
 from psana_dask.options import set_options
-from psana_dask.readers.xtc2 import Scanner
+from psana_dask.readers.xtc2_scanner import Scanner
 from psana_dask.run import Run, open_run
 from psana_dask.simulate import Detector, RunSpec, repeat, write_large
 from psana_dask.sources import FileSource

@@ -21,7 +21,8 @@ from psana_dask.errors import ReadError, TruncatedError, UnknownFormat
 from psana_dask.files import StreamFiles
 from psana_dask.model import Array, FieldSpec, Kind, Names, Problem, Service, StreamIndex
 from psana_dask.options import current
-from psana_dask.readers.xtc2 import Progress, Scanner, recognise
+from psana_dask.readers.xtc2 import recognise
+from psana_dask.readers.xtc2_scanner import Progress, Scanner
 from psana_dask.sources import POOL, FileSource, Source, read_bytes
 
 INDEX_VERSION = 2

@@ -27,7 +27,7 @@ from psana_dask.files import RunFiles, StreamFiles
 from psana_dask.index import INDEX_VERSION, file_mark, stream_index
 from psana_dask.model import EventTable, Problem, Service, StreamIndex
 from psana_dask.options import current
-from psana_dask.readers.xtc2 import Progress
+from psana_dask.readers.xtc2_scanner import Progress
 from psana_dask.sources import POOL
 
 
