@@ -1,13 +1,13 @@
 """Assembly of a Jungfrau 4M: ours, EXtra-geom's `position_modules(out=)` and a copy of the image.
 
-    python benchmarks/bench_assembly.py [rounds]
+    python benchmarks/bench_assembly.py [--rounds N]
 
 All cases of a geometry run in turn within each round; printed are medians and the median of
 the ratios to the copy of the same round.  The EXtra-geom object has the same pixel positions
 (it comes from our own CrystFEL file), so both place the same 4 million pixels.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -107,4 +107,6 @@ def main(rounds=21):
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=21)
+    main(parser.parse_args().rounds)

@@ -63,7 +63,6 @@ class FilePool:
         self._files: OrderedDict[str, int] = OrderedDict()
         self._in_use: dict[int, int] = {}
         self._lock = threading.RLock()
-        self._owner = os.getpid()
 
     def capacity(self) -> int:
         """Return the most files that are kept open."""

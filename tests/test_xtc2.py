@@ -8,10 +8,11 @@ import pytest
 import psana_dask
 from psana_dask import simulate
 from psana_dask.model import Kind, Service
+from psana_dask.readers import xtc2_scanner
 from psana_dask.readers.xtc2 import parse_names, recognise, text
 from psana_dask.readers.xtc2_layout import DGRAM, DGRAM_OLD, TransitionId
 from psana_dask.readers.xtc2_scanner import Scanner
-from psana_dask.simulate import Detector, Missing, RunSpec
+from psana_dask.simulate import Detector, Missing, RunSpec, corrupt
 from psana_dask.sources import FileSource, MemorySource
 
 SMALL = (8, 12)
@@ -199,3 +200,49 @@ def test_words_of_the_file_as_times(tmp_path):
 def test_text_ends_at_its_first_nul():
     assert text(b"abc\0def") == "abc"
     assert text("µ".encode()) == "µ"
+
+
+def same_rows(one, other):
+    """Compare what two scans found; layouts may be told apart differently, so their words are compared."""
+    first, second = one.columns(), other.columns()
+    names = ("timestamp", "service", "offset", "size", "config", "first_block", "key", "data", "block_damage")
+    for name in names:
+        np.testing.assert_array_equal(first[name], second[name])
+    for columns, pieces in ((first, []), (second, [])):
+        for row in columns["layout"].tolist():
+            words = columns["words"][columns["first_word"][row] : columns["first_word"][row + 1]]
+            pieces.append(words.tolist() if row >= 0 else None)
+        columns["shapes"] = pieces
+    assert first["shapes"] == second["shapes"]
+    assert one.problems == other.problems
+
+
+@pytest.mark.parametrize("damage", ["none", "header", "cut"])
+def test_pieces_scanned_side_by_side_give_what_one_walk_gives(tmp_path, monkeypatch, damage):
+    detectors = (Detector(name="hsd", kind="hsd"), Detector(name="cam", kind="camera", shape=SMALL))
+    truth = simulate.write(RunSpec(events=300, steps=3, detectors=detectors, smalldata=None), tmp_path)
+    path = truth.files[0]
+    size = path.stat().st_size
+    if damage == "header":
+        corrupt.overwrite(path, int(truth.datagrams[0]["offset"][200]) + 18, b"\xff\xff")
+    elif damage == "cut":
+        corrupt.cut(path, size - 7)
+    one = Scanner()
+    assert one.scan(FileSource(str(path)), 0) > size // 2
+    monkeypatch.setattr(xtc2_scanner, "PIECE", size // 6)
+    several = Scanner()
+    several.scan(FileSource(str(path)), 0)
+    same_rows(one, several)
+
+
+def test_pieces_under_several_configures(tmp_path, monkeypatch):
+    cameras = [Detector(name=f"cam{k}", kind="camera", shape=SMALL) for k in (1, 2)]
+    given = {"events": 40, "smalldata": None}
+    specs = [RunSpec(number=k, detectors=(cam,), **given) for k, cam in enumerate(cameras, 1)]
+    path = str(simulate.write_runs(specs, tmp_path)[0].files[0])
+    one, several = Scanner(), Scanner()
+    one.scan(FileSource(path), 0)
+    monkeypatch.setattr(xtc2_scanner, "PIECE", 4096)
+    several.scan(FileSource(path), 0)
+    assert len(one.configs) == 2
+    same_rows(one, several)

@@ -21,7 +21,7 @@ from psana_dask.readers.xtc2_layout import EPOCH_1990
 class Status(IntEnum):
     """Why `scan` came back."""
 
-    DONE = 0  # the end of the file
+    DONE = 0  # the end of the file, or STOP: datagrams that begin there are another walk's
     CONFIGURE = 1  # a Configure whose names must be parsed first
     FULL = 2  # an output table has no room for the next datagram
     NEED = 3  # bytes outside the window (memory), or that cannot be read (file)
@@ -43,8 +43,8 @@ class Fault(IntEnum):
 
 
 # rows of the state array, after those of `window`
-DGRAMS, BLOCKS, LAYOUTS, WORDS, FAULTS, CONFIGURED = range(4, 10)
-STATE_SIZE = 10
+DGRAMS, BLOCKS, LAYOUTS, WORDS, FAULTS, CONFIGURED, STOP = range(4, 11)
+STATE_SIZE = 11
 
 MOST_BYTES = 1 << 31
 """More than a block can have (libxtc takes extents as signed); times any 32-bit word no overflow."""
@@ -300,6 +300,8 @@ def scan(
     header = 32 if old else 24
     while True:
         offset = state[NEXT]
+        if offset >= state[STOP]:
+            return Status.DONE
         if offset + header > state[END]:
             return Status.TRUNCATED if offset < state[END] else Status.DONE
         if state[DGRAMS] >= dgrams.size:

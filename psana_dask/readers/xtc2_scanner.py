@@ -6,7 +6,9 @@ that it cannot read, or a place to go on after a corrupt datagram.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +75,10 @@ SMALL_DGRAM = 1000
 
 MOST_RESERVED = 1 << 21
 """... but not for more than this many at once; columns grow beyond it."""
+
+PIECE = 64 * 2**20
+MOST_PIECES = 8
+"""A file is scanned in as many pieces of at least PIECE bytes side by side."""
 
 _DERIVED = ("run", "step")
 _COLUMNS = {
@@ -169,8 +175,42 @@ class Scanner:
             return start
         for column in self._columns.values():
             column.reserve(min(source.size() // SMALL_DGRAM, MOST_RESERVED))
-        with _Walk(self, source, part, header == DGRAM_OLD, start, known) as walk:
+        old = header == DGRAM_OLD
+        if not self._live and isinstance(source, FileSource):
+            start = self._side_by_side(source, part, old, start)
+        with _Walk(self, source, part, old, start, known) as walk:
             return walk.run()
+
+    def _side_by_side(self, source: Source, part: int, old: bool, start: int) -> int:
+        """Scan pieces of a large file in threads; return the byte from where one walk must go on.
+
+        Where a piece begins is guessed as after a corrupt datagram. Pieces are taken in order
+        as long as each begins where the one before it ended, without a problem and under
+        the same names: the rows are then those of one walk.
+        """
+        count = min(MOST_PIECES, (source.size() - start) // PIECE)
+        if count < 2:
+            return start
+        with _Walk(self, source, part, old, start, None, stop=start + 1) as walk:
+            at = walk.run()  # a Configure, as a rule: the other pieces need its names
+        if not self.configs or not self.has_rows() or self.problems:
+            return at
+        near = int(self._columns["timestamp"].closed(None)[-1]) >> 32
+        bounds = np.linspace(at, source.size(), count + 1).astype(np.int64).tolist()
+
+        def piece(first: int, stop: int) -> tuple[int, int, Scanner]:
+            scanner = Scanner(tuple(self.configs))
+            with _Walk(scanner, source, part, old, first, None, stop=stop) as walk:
+                begin = first if first == at else walk.go_to_chain(first - 1, near)
+                return begin, walk.run() if begin >= 0 else -1, scanner
+
+        with ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
+            for begin, end, scanner in pool.map(piece, bounds[:-1], bounds[1:]):
+                if begin != at or scanner.problems or len(scanner.configs) != len(self.configs):
+                    return at
+                self.add({name: column.closed(None) for name, column in scanner._columns.items()})
+                at = end
+        return at
 
     def has_rows(self) -> bool:
         """Tell whether any datagram was found."""
@@ -200,7 +240,14 @@ class _Walk:
     """One scan of one source: the tables that the compiled walk fills, and its stops."""
 
     def __init__(
-        self, scanner: Scanner, source: Source, part: int, old: bool, start: int, known: Array | None
+        self,
+        scanner: Scanner,
+        source: Source,
+        part: int,
+        old: bool,
+        start: int,
+        known: Array | None,
+        stop: int | None = None,
     ) -> None:
         from psana_dask.readers import xtc2_scan
 
@@ -210,6 +257,7 @@ class _Walk:
         self._state = np.zeros(xtc2_scan.STATE_SIZE, np.int64)
         self._state[NEXT] = start
         self._state[END] = source.size()
+        self._state[xtc2_scan.STOP] = source.size() if stop is None else stop
         self._state[xtc2_scan.CONFIGURED] = -1
         self._window = np.empty(WINDOW, np.uint8)
         self._recent = [(start, 0)]  # offset and seconds of the last datagrams: a resync looks from there on
@@ -237,6 +285,13 @@ class _Walk:
             if status == k.Status.DONE or not self._go_on(status, offset):
                 self._flush()
                 return offset
+
+    def go_to_chain(self, offset: int, near: int) -> int:
+        """Go to where a chain of datagrams begins after `offset` and return that; -1 if there is none."""
+        place = self._next_chain(offset, near)
+        self._state[NEXT] = self._resumed = place
+        self._recent = [(place, near)]
+        return place
 
     def _step(self) -> int:
         t = self._tables
