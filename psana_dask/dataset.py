@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.catalog import Channel, Entry
-from psana_dask.errors import DroppedWarning, NameNotFound
+from psana_dask.errors import DroppedWarning, NameNotFound, suggestion
 from psana_dask.fields import FrameReader, any_panel
 from psana_dask.model import Kind
 from psana_dask.pipeline import (
@@ -340,12 +340,32 @@ def run_dataset(view: View, names: Names, join: str | None, chunks: Any) -> xr.D
     before = len(view.choice)
     if join == "inner":
         view = replace(view, choice=_common(view, chosen))
-    parts = {d: detector_dataset(view, view.entries[d], chunks, fields) for d, fields in chosen.items()}
+    parts = {
+        d: detector_dataset(view, view.entries[d], _own_chunks(chunks, d), fields)
+        for d, fields in chosen.items()
+    }
+    _check_chunks(chunks, parts)
     variables, coords = _flat(parts)
     attrs = run_attrs(view) | {"join": join, "dropped_events": before - len(view.choice)}
     if absent:
         attrs["absent_detectors"] = absent
     return xr.Dataset(variables, event_coords(view) | coords, attrs)
+
+
+def _own_chunks(chunks: Any, detector: str) -> Any:
+    """Return chunks with the names that dimensions have within one detector."""
+    if not isinstance(chunks, Mapping):
+        return chunks
+    return {dim.removeprefix(f"{detector}_"): size for dim, size in chunks.items()} | dict(chunks)
+
+
+def _check_chunks(chunks: Any, parts: Mapping[str, xr.Dataset]) -> None:
+    """Refuse chunks along a dimension that nothing has."""
+    own = {(d, str(dim)) for d, part in parts.items() for dim in part.sizes}
+    known = {dim for _, dim in own} | {f"{d}_{dim}" for d, dim in own}
+    unknown = sorted(set(chunks) - known) if isinstance(chunks, Mapping) else []
+    if unknown:
+        raise ValueError(f"chunks along {unknown[0]!r}: no such dimension{suggestion(unknown[0], known)}")
 
 
 def _appears(view: View, detector: str, fields: Iterable[str]) -> bool:

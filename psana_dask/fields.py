@@ -342,16 +342,26 @@ class FrameReader:
 class RaggedReader:
     """Reads a channel whose length changes from event to event.
 
-    Values of an event are those of its segments, one after the other, flattened.
+    Items of an event are those of its segments, one after the other.
 
     Parameters
     ----------
     events : ChannelEvents
+
+    Attributes
+    ----------
+    item_shape : tuple of int
+        Of one item: what all shapes have after their first dimension, else () (flattened).
     """
 
     def __init__(self, events: ChannelEvents) -> None:
         self.events = events
         self.dtype = events.channel.spec.dtype
+        trailing = {shape[1:] for shape in events.shapes}
+        self.item_shape = trailing.pop() if len(trailing) == 1 else ()
+        if not all(self.item_shape):
+            self.item_shape = ()
+        self._item_bytes = int(np.prod(self.item_shape, dtype=np.int64)) * self.dtype.itemsize
         self.segmented = len(events.channel.segments) > 1
         self.panels = np.array([s.number for s in events.channel.segments], np.int64)
 
@@ -360,7 +370,7 @@ class RaggedReader:
         out = np.zeros((len(events), len(self.events.channel.segments)), np.int64)
         for found in self.events.found(events):
             has, _, sizes, _ = self.events.extents(found)
-            out[has, found.segment] = sizes // self.dtype.itemsize
+            out[has, found.segment] = sizes // self._item_bytes
         return out
 
     def present(self, events: Ints) -> Bools:
@@ -368,10 +378,10 @@ class RaggedReader:
         return self.events.present(events)
 
     def read(self, events: Ints) -> Array:
-        """Return the items of the events, one after the other."""
+        """Return the items of the events, one after the other, (item, ...)."""
         counts = self.counts(events)
-        starts = (np.cumsum(counts) - counts.reshape(-1)).reshape(counts.shape) * self.dtype.itemsize
-        out = np.empty(int(counts.sum()), self.dtype)
+        starts = (np.cumsum(counts) - counts.reshape(-1)).reshape(counts.shape) * self._item_bytes
+        out = np.empty((int(counts.sum()), *self.item_shape), self.dtype)
         for found in self.events.found(events):
             has, offsets, sizes, part = self.events.extents(found)
             blocks = self.events.recording.blocks[found.place.stream]

@@ -432,24 +432,29 @@ class ItemArray(LazyArray):
         reader = ragged_reader(target)
         self.dtype = reader.dtype
         self._ends = np.cumsum(reader.counts(target.choice.numbers).sum(axis=1))
-        self.shape = (int(self._ends[-1]) if len(self._ends) else 0,)
-        self.dims = (dim,)
+        self.shape = (int(self._ends[-1]) if len(self._ends) else 0, *reader.item_shape)
+        self.dims = (dim, *sample_dims(target, reader.item_shape))
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
         """Chunks of about the size that frames have."""
-        return {self.dims[0]: max(1, current().chunk_bytes // self.dtype.itemsize)}
+        item_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        items = max(1, current().chunk_bytes // item_bytes)
+        return dict(zip(self.dims, (items, *self.shape[1:]), strict=True))
 
     def read(self, key: Key) -> Array:
         """Read the events that hold the items that `key` picks."""
         items, rest = _bounds(key[0], self.shape[0])
         if items.stop <= items.start:
-            return np.zeros(0, self.dtype)
+            return np.zeros((0, *self.shape[1:]), self.dtype)[(slice(None), *key[1:])]
         start, stop = np.searchsorted(self._ends, [items.start, items.stop - 1], side="right")
         values = ragged_reader(self.target).read(self.target.choice.numbers[start : stop + 1])
         before = int(self._ends[start - 1]) if start else 0
         values = values[items.start - before : items.stop - before]
-        return (values if rest is None else values[rest])[_scalar(key[0])]
+        values = values if rest is None else values[rest]
+        for axis in reversed(range(1, len(key))):
+            values = values[(slice(None),) * axis + (key[axis],)]
+        return values[_scalar(key[0])]
 
 
 def ragged_reader(target: Target) -> RaggedReader:

@@ -312,3 +312,8 @@ def test_damage_of_a_stream_is_told_by_all_its_detectors(tmp_path):
     _, run = opened(tmp_path, Detector(name="a", kind="gmd"), Detector(name="b", kind="gmd"), damage=damage)
     for name in "ab":
         assert run[name].damage.values.tolist() == [0, 0, 0, 0x40, *[0] * 8]
+
+
+def test_chunks_along_no_dimension_are_refused(rich_run):
+    with pytest.raises(ValueError, match="chunks along 'tim': no such dimension; did you mean time"):
+        rich_run.dataset("gmd", chunks={"tim": 8})

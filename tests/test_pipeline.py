@@ -43,7 +43,7 @@ def arrays(rich, rich_run, expected):
         lazy = view.arrays(view.entries[detector], public)[public]
         found[f"{detector}_{public}"] = lazy, expected(rich, detector, field)
     for field in RAGGED:
-        pieces = [[np.ravel(rich.value("hsd", field, e, s)) for s in (0, 1)] for e in rich.order.tolist()]
+        pieces = [[rich.value("hsd", field, e, s) for s in (0, 1)] for e in rich.order.tolist()]
         made = view.arrays(view.entries["hsd"], field)
         found[f"hsd_{field}"] = made[field], np.concatenate([a for pair in pieces for a in pair])
         found[f"hsd_{field}_count"] = made[f"{field}_count"], np.array([[len(a) for a in p] for p in pieces])

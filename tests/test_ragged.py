@@ -14,7 +14,7 @@ from psana_dask.simulate import Algorithm, Detector, Field, Missing, RunSpec
 def pieces(truth, field, detector="hsd"):
     """The values of each event: those of its segments one after the other."""
     parts = [[truth.value(detector, field, int(e), s) for s in truth.segments(detector)] for e in truth.order]
-    return [np.concatenate([np.ravel(p) for p in event if p is not None] or [[]]) for event in parts]
+    return [np.concatenate([p for p in event if p is not None] or [[]]) for event in parts]
 
 
 @pytest.mark.parametrize("field", ["chan00", "chan01", "spectrum"])
@@ -23,7 +23,8 @@ def test_items_and_counts(rich, rich_run, field, chunks):
     data = rich_run.dataset("hsd", chunks=chunks)
     want = pieces(rich, field)
     items, counts = data[f"hsd_{field}"], data[f"hsd_{field}_count"]
-    assert items.dims == (f"hsd_{field}_item",)
+    assert items.dims[0] == f"hsd_{field}_item"
+    assert items.shape[1:] == ((3,) if field == "spectrum" else ())
     assert items.dtype == want[0].dtype
     np.testing.assert_array_equal(items.values, np.concatenate(want))
     assert counts.dims == ("time", "panel")
@@ -127,3 +128,20 @@ def test_only_the_items_asked_for_are_read(rich, rich_run, monkeypatch):
     first = len(want[0])
     assert items[first : first + 1].values.tolist() == [want[1][0]]
     assert sum(sizes) == len(want[1])
+
+
+def test_items_keep_the_shape_that_all_events_share(tmp_path):
+    rows = Field("rows", "f4", (None, 3))
+    odd = Field("odd", "f4", (None, None))
+    detector = Detector(name="det", algorithms=(Algorithm(fields=(rows, odd)),))
+    truth = simulate.write(RunSpec(events=12, detectors=(detector,)), tmp_path)
+    run = psana_dask.open(tmp_path)
+    data = run.det.rows
+    expected = [truth.value("det", "rows", k) for k in range(12)]
+    assert data.rows.dims[1:] == ("det_rows_0",)
+    np.testing.assert_array_equal(data.rows.values, np.concatenate(expected))
+    assert data.rows_count.values.tolist() == [len(e) for e in expected]
+    np.testing.assert_array_equal(data.rows[2:5, 1].values, np.concatenate(expected)[2:5, 1])
+    flat = [truth.value("det", "odd", k) for k in range(12)]
+    assert run.det.odd.odd.ndim == 1
+    np.testing.assert_array_equal(run.det.odd.odd.values, np.concatenate([f.ravel() for f in flat]))
