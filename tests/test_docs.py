@@ -1,0 +1,42 @@
+"""Every public name and every command is in the documents; what they name exists."""
+
+import re
+from pathlib import Path
+
+import psana_dask
+from psana_dask.cli import main
+from psana_dask.detector import Detector
+from psana_dask.run import Run
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_name_of_the_package_is_importable_and_documented():
+    text = (ROOT / "docs/api.md").read_text()
+    for name in psana_dask.__all__:
+        assert getattr(psana_dask, name) is not None
+        assert name in ("Run", "errors") or f"psana_dask.{name}" in text or name in text, name
+
+
+def test_every_public_attribute_is_documented():
+    text = (ROOT / "docs/api.md").read_text()
+    for kind in (Run, Detector):
+        for name in vars(kind):
+            if not name.startswith("_"):
+                assert re.search(rf"\b{name}\b", text) or name in COORDINATES, f"{kind.__name__}.{name}"
+
+
+COORDINATES = {"time", "timestamp", "step", "pulse_id", "panel", "name", "alias", "det_type", "facts"}
+
+
+def test_every_command_is_documented():
+    readme = (ROOT / "README.md").read_text()
+    for command in main.commands:
+        assert f"psana-dask {command}" in readme, command
+
+
+def test_the_map_in_the_readme_names_every_module():
+    readme = (ROOT / "README.md").read_text()
+    for path in (ROOT / "psana_dask").glob("*.py"):
+        if not path.stem.startswith("__"):
+            assert f"`{path.stem}`" in readme, path.stem
