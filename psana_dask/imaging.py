@@ -130,9 +130,10 @@ class Imaging:
         known: Mapping[str, Any] = self.constants if constants is None else dict(constants)
         if known.get("pedestals") is None:
             return self._uncalibrated(policy)
+        panels = self._slots.tolist() if len(self.shape) == 3 else None
         tables = calibration.prepare(
             known, self.row, xtc2=True, shape=self.shape, common_mode=common_mode, gain=use_gain,
-            mask=mask, ranges=self._gain_ranges(),
+            mask=mask, ranges=self._gain_ranges(), panels=panels,
         )  # fmt: skip
         provenance = summary({k: v for k, v in known.items() if isinstance(v, Constants)})
         hashes = [_hash(kind, known[kind]) for kind in sorted(known)]
@@ -156,6 +157,9 @@ class Imaging:
             return None
         config = detector_config(self.view.recording, self.entry.alias)
         parts = [config[segment] for segment in sorted(config.segments)]
+        if parts and all("cbitsConfig" in part for part in parts):  # from version 3.0.1 on
+            bits = np.stack([part["cbitsConfig"] for part in parts]) & 28
+            return gain.allowed_ranges(bits.astype(np.uint8))
         if not parts or any("asicPixelConfig" not in part for part in parts):
             return None
         pixels = np.stack([part["asicPixelConfig"][:, :176] for part in parts])

@@ -183,3 +183,21 @@ def test_results_travel(run):
     image = run.epixquad.image.isel(time=0)
     again = pickle.loads(pickle.dumps(image))
     np.testing.assert_array_equal(again.values, image.values)
+
+
+def test_constants_of_more_panels_than_the_run_has(tmp_path):
+    detector = Detector(name="jf", kind="jungfrau", segments=(1, 3), shape=(1, 8, 10))
+    simulate.write(RunSpec(events=2, detectors=(detector,)), tmp_path)
+    pedestals = np.arange(3 * 4 * 8 * 10, dtype=np.float32).reshape(3, 4, 8, 10)
+    found = psana_dask.open(tmp_path, calib={"pedestals": pedestals}).jf
+    expected = found.raw.values - pedestals[0, [1, 3]]
+    np.testing.assert_array_equal(found.calibrated(common_mode=None).values, expected)
+
+
+def test_gain_ranges_of_newer_epix10ka(tmp_path):
+    bits = np.full((352, 384), 12, np.uint8)
+    settings_of = Config(values={"cbitsConfig": bits})
+    detector = Detector(name="epix", kind="epix10ka", segments=1, config=settings_of)
+    simulate.write(RunSpec(events=1, detectors=(detector,)), tmp_path)
+    ranges = psana_dask.open(tmp_path).epix._imaging._gain_ranges()
+    assert set(np.unique(ranges)) == {1}

@@ -14,7 +14,7 @@ HERE = Path(__file__)
 
 def conformance_folder() -> Path:
     """Return the folder of PSANA_DASK_CONFORMANCE, by default ``../shared/data`` beside the repository."""
-    return Path(os.environ.get("PSANA_DASK_CONFORMANCE", HERE.parents[3] / "shared" / "data"))
+    return Path(os.path.abspath(os.environ.get("PSANA_DASK_CONFORMANCE", HERE.parents[3] / "shared" / "data")))
 
 
 def oracle_names(kind: str) -> list[str]:
