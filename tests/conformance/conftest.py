@@ -14,7 +14,8 @@ HERE = Path(__file__)
 
 def conformance_folder() -> Path:
     """Return the folder of PSANA_DASK_CONFORMANCE, by default ``../shared/data`` beside the repository."""
-    return Path(os.path.abspath(os.environ.get("PSANA_DASK_CONFORMANCE", HERE.parents[3] / "shared" / "data")))
+    named = os.environ.get("PSANA_DASK_CONFORMANCE", HERE.parents[3] / "shared" / "data")
+    return Path(os.path.abspath(named))
 
 
 def oracle_names(kind: str) -> list[str]:
