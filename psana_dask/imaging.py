@@ -158,8 +158,7 @@ class Imaging:
         config = detector_config(self.view.recording, self.entry.alias)
         parts = [config[segment] for segment in sorted(config.segments)]
         if parts and all("cbitsConfig" in part for part in parts):  # from version 3.0.1 on
-            bits = np.stack([part["cbitsConfig"] for part in parts]) & 28
-            return gain.allowed_ranges(bits.astype(np.uint8))
+            return gain.allowed_ranges(np.stack([part["cbitsConfig"] & np.uint8(28) for part in parts]))
         if not parts or any("asicPixelConfig" not in part for part in parts):
             return None
         pixels = np.stack([part["asicPixelConfig"][:, :176] for part in parts])
