@@ -109,6 +109,8 @@ class Run:
     def __len__(self) -> int:
         return len(self._view.choice)
 
+    __iter__ = None  # items are detectors, the length counts events: neither is what a loop would mean
+
     # ---- what is in it ------------------------------------------------------------------------
     @property
     def detectors(self) -> Mapping[str, Detector]:

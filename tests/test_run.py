@@ -278,3 +278,8 @@ def test_missing_events_of_one_stream(tmp_path):
     truth = simulate.write(RunSpec(events=5, detectors=(GMD,), missing=(gone,)), tmp_path)
     run = psana_dask.open(tmp_path)
     assert run.events.timestamp.values.tolist() == truth.timestamps[[0, 3, 4]].tolist()
+
+
+def test_a_loop_over_a_run_is_refused(plain_run):
+    with pytest.raises(TypeError, match="'Run' object is not iterable"):
+        list(plain_run)
