@@ -111,7 +111,7 @@ def test_ragged_values_are_what_was_written(rich, rich_run, field):
     found = reader(rich_run, "hsd", field)
     assert isinstance(found, RaggedReader)
     events = np.array([12, 0, 39, 12])
-    want = [[np.ravel(rich.value("hsd", field, e, s)) for s in (0, 1)] for e in rich.order[events].tolist()]
+    want = [[rich.value("hsd", field, e, s) for s in (0, 1)] for e in rich.order[events].tolist()]
     assert found.counts(events).tolist() == [[len(a) for a in pair] for pair in want]
     values = found.read(events)
     assert values.dtype == want[0][0].dtype
