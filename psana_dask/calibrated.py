@@ -16,8 +16,9 @@ import numpy.typing as npt
 from psana_dask.calib.apply import Tables, apply
 from psana_dask.geometry import assembly
 from psana_dask.geometry.assembly import AssemblyTables
+from psana_dask.indexing import Key
 from psana_dask.model import Array
-from psana_dask.pipeline import EventArray, FrameArray, Key
+from psana_dask.pipeline import EventArray, FrameArray
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

@@ -23,12 +23,12 @@ from psana_dask.catalog import Catalog, Channel
 from psana_dask.errors import ReadError
 from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, any_panel, reader_of
 from psana_dask.files import RunFiles
+from psana_dask.indexing import Key, bounds, full_key, listed, scalar
 from psana_dask.model import Array
 from psana_dask.options import current
 from psana_dask.recording import Recording, open_recording
 
 Ints = npt.NDArray[np.int64]
-Key = tuple[Any, ...]
 
 SCALAR_CHUNK = 65536
 """Most events in a chunk of scalars, and of whatever is not larger than SMALL."""
@@ -288,14 +288,14 @@ class FrameArray(EventArray):
         panels = np.arange(self.shape[1] if self._panelled else 1)
         if self._panelled:
             panels = np.atleast_1d(panels[key[1]])
-        rows, row_rest = _bounds(inner[0], self._panel_shape[0]) if inner else (slice(0, 1), None)
-        columns = tuple(_listed(k) for k in inner[1:])
+        rows, row_rest = bounds(inner[0], self._panel_shape[0]) if inner else (slice(0, 1), None)
+        columns = tuple(listed(k) for k in inner[1:])
         out = self._read_rows(events, panels, rows, columns)
         if row_rest is not None:
             out = out[:, :, row_rest]
-        picked = [_scalar(key[0])]
-        picked += [_scalar(key[1])] if self._panelled else [0]
-        picked += [_scalar(k) for k in inner]
+        picked = [scalar(key[0])]
+        picked += [scalar(key[1])] if self._panelled else [0]
+        picked += [scalar(k) for k in inner]
         return out[tuple(picked)]
 
     def _read_rows(self, events: Ints, panels: Ints, rows: slice, columns: Key) -> Array:
@@ -352,8 +352,8 @@ class StringArray(EventArray):
     def read(self, key: Key) -> Array:
         """Read the text of the events that `key` picks."""
         out = self._reader().read(self.numbers(key[0]))
-        out = out[:, _listed(key[1])] if self._panelled else out[:, 0]
-        return out[_scalar(key[0])] if not self._panelled else out[_scalar(key[0]), _scalar(key[1])]
+        out = out[:, listed(key[1])] if self._panelled else out[:, 0]
+        return out[scalar(key[0])] if not self._panelled else out[scalar(key[0]), scalar(key[1])]
 
 
 class PresenceArray(EventArray):
@@ -378,8 +378,8 @@ class PresenceArray(EventArray):
         """Look the events up in the index."""
         found = self.target.reader().present(self.numbers(key[0]))
         if not self._per_panel:
-            return any_panel(found)[_scalar(key[0])]
-        return found[:, _listed(key[1])][_scalar(key[0]), _scalar(key[1])]
+            return any_panel(found)[scalar(key[0])]
+        return found[:, listed(key[1])][scalar(key[0]), scalar(key[1])]
 
 
 class DamageArray(EventArray):
@@ -394,7 +394,7 @@ class DamageArray(EventArray):
 
     def read(self, key: Key) -> Array:
         """Look the events up in the index."""
-        return self.target.reader().events.damage(self.numbers(key[0]))[_scalar(key[0])]
+        return self.target.reader().events.damage(self.numbers(key[0]))[scalar(key[0])]
 
 
 class CountArray(EventArray):
@@ -413,8 +413,8 @@ class CountArray(EventArray):
         """Look the events up in the index."""
         counts = ragged_reader(self.target).counts(self.numbers(key[0]))
         if not self._panelled:
-            return counts.sum(axis=1)[_scalar(key[0])]
-        return counts[:, _listed(key[1])][_scalar(key[0]), _scalar(key[1])]
+            return counts.sum(axis=1)[scalar(key[0])]
+        return counts[:, listed(key[1])][scalar(key[0]), scalar(key[1])]
 
 
 class ItemArray(LazyArray):
@@ -444,7 +444,7 @@ class ItemArray(LazyArray):
 
     def read(self, key: Key) -> Array:
         """Read the events that hold the items that `key` picks."""
-        items, rest = _bounds(key[0], self.shape[0])
+        items, rest = bounds(key[0], self.shape[0])
         if items.stop <= items.start:
             return np.zeros((0, *self.shape[1:]), self.dtype)[(slice(None), *key[1:])]
         start, stop = np.searchsorted(self._ends, [items.start, items.stop - 1], side="right")
@@ -454,7 +454,7 @@ class ItemArray(LazyArray):
         values = values if rest is None else values[rest]
         for axis in reversed(range(1, len(key))):
             values = values[(slice(None),) * axis + (key[axis],)]
-        return values[_scalar(key[0])]
+        return values[scalar(key[0])]
 
 
 def ragged_reader(target: Target) -> RaggedReader:
@@ -471,47 +471,6 @@ def sample_dims(target: Target, shape: tuple[int, ...]) -> tuple[str, ...]:
     words = (detector, field) if algorithm == "raw" else (detector, algorithm, field)
     stem = re.sub(r"\W", "_", "_".join(words))
     return tuple(f"{stem}_{k}" for k in range(len(shape)))
-
-
-# ---- indexing -----------------------------------------------------------------------------------
-def full_key(key: Any, ndim: int) -> Key:
-    """Return `key` with one index per dimension."""
-    key = key if isinstance(key, tuple) else (key,)
-    if Ellipsis in [k if k is Ellipsis else None for k in key]:
-        at = next(i for i, k in enumerate(key) if k is Ellipsis)
-        key = key[:at] + (slice(None),) * (ndim - len(key) + 1) + key[at + 1 :]
-    return key + (slice(None),) * (ndim - len(key))
-
-
-def _scalar(index: Any) -> Any:
-    """Return what removes a dimension of length 1 if `index` is a single number."""
-    return 0 if isinstance(index, int | np.integer) else slice(None)
-
-
-def _listed(index: Any) -> Any:
-    """Return an index that keeps its dimension."""
-    return slice(index, index + 1 or None) if isinstance(index, int | np.integer) else index
-
-
-def _forward(index: slice, length: int) -> tuple[int, int]:
-    """Return the smallest range [first, last) that holds what a slice picks."""
-    picked = range(*index.indices(length))
-    return (min(picked[0], picked[-1]), max(picked[0], picked[-1]) + 1) if picked else (0, 0)
-
-
-def _bounds(index: Any, length: int) -> tuple[slice, Any]:
-    """Return the contiguous rows to read, and what to pick from them (None: all)."""
-    if isinstance(index, int | np.integer):
-        first = int(index) % length if length else 0
-        return slice(first, first + 1), None
-    if isinstance(index, slice):
-        first, last = _forward(index, length)
-        if index.step in (None, 1):
-            return slice(first, last), None
-        return slice(first, last), np.arange(length)[index] - first
-    picked = np.arange(length)[index]
-    first, last = int(picked.min(initial=length)), int(picked.max(initial=-1)) + 1
-    return (slice(first, last), picked - first) if len(picked) else (slice(0, 0), None)
 
 
 def lazy_arrays(target: Target, field: str, frame: tuple[int, int] | None = None) -> Mapping[str, LazyArray]:
