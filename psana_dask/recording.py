@@ -115,6 +115,8 @@ def open_recording(
         wanted = (files, token or _token(files))
         if wanted in _opened and not live:
             _opened.move_to_end(wanted)
+            if token is None:
+                _expect(files, _inodes(files))  # a copy of equal size and time may have taken the place of a file
             return _opened[wanted]
         recording = _open(files, live, progress)
         if token is not None and recording.token != token:
@@ -158,16 +160,27 @@ def _token(files: RunFiles) -> str:
 
 def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
     token = _token(files)
-    inodes = tuple(file_mark(path)[2] for path in files.paths)
+    inodes = _inodes(files)
     for path in files.paths:
         POOL.forget(path)  # another file may have taken its place
     streams, problems = _indexes(files, live, progress)
+    _expect(files, inodes)
     runs, experiment, number = _choose_runs(files, streams)
     events = _events(files, streams, runs, token if files.cache and not live else None)
     found = [p for s in streams for p in s.problems] + list(events.problems) + problems
     return Recording(
         files, tuple(streams), tuple(runs), events, experiment, number, tuple(found), token, inodes
     )
+
+
+def _inodes(files: RunFiles) -> tuple[int, ...]:
+    return tuple(file_mark(path)[2] for path in files.paths)
+
+
+def _expect(files: RunFiles, inodes: tuple[int, ...]) -> None:
+    """From now on read only these files, not others that take their places."""
+    for path, inode in zip(files.paths, inodes, strict=True):
+        POOL.expect(path, inode)
 
 
 def _indexes(

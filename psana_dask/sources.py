@@ -62,6 +62,7 @@ class FilePool:
         self._capacity = capacity
         self._files: OrderedDict[str, int] = OrderedDict()
         self._in_use: dict[int, int] = {}
+        self._expected: dict[str, int] = {}
         self._lock = threading.RLock()
 
     def capacity(self) -> int:
@@ -81,18 +82,32 @@ class FilePool:
         """Close `path` if it is open and idle: the next read opens the file that is there then."""
         with self._lock:
             descriptor = self._files.get(path)
+            self._expected.pop(path, None)
             if descriptor is not None and not self._in_use.get(descriptor):
                 os.close(self._files.pop(path))
+
+    def expect(self, path: str, inode: int) -> None:
+        """Open `path` from now on only while it is still this file: another one is a `ReadError`."""
+        with self._lock:
+            self._expected[path] = inode
 
     def _borrow(self, path: str) -> int:
         with self._lock:
             if path not in self._files:
                 self._make_room()
-                self._files[path] = _open(path)
+                self._files[path] = self._opened(path)
             self._files.move_to_end(path)
             descriptor = self._files[path]
             self._in_use[descriptor] = self._in_use.get(descriptor, 0) + 1
             return descriptor
+
+    def _opened(self, path: str) -> int:
+        descriptor = _open(path)
+        wanted = self._expected.get(path)
+        if wanted is not None and os.fstat(descriptor).st_ino != wanted:
+            os.close(descriptor)
+            raise ReadError(f"{path} was replaced since the run was opened: open it again")
+        return descriptor
 
     def _give_back(self, descriptor: int) -> None:
         with self._lock:

@@ -161,3 +161,17 @@ def test_200_parts_are_read_with_64_open_files(tmp_path):
     assert said[:2] == ["200", "200"]
     # float32 values times small integers, summed in float64: exact to rounding of 200 terms
     assert float(said[2]) == pytest.approx(float(values @ np.arange(200)), rel=1e-12)
+
+
+def test_a_replaced_file_is_refused_also_after_it_was_closed(tmp_path):
+    detector = Detector(name="cam", kind="camera", shape=(4, 6))
+    for seed, name in enumerate(("one", "two")):
+        simulate.write(RunSpec(events=5, detectors=(detector,), seed=seed, smalldata=None), tmp_path / name)
+    path, other = (next((tmp_path / name).glob("*.xtc2")) for name in ("one", "two"))
+    raw = psana_dask.open(path).cam.field("raw", chunks=None)
+    raw.isel(time=0).values  # noqa: B018  (opens the file)
+    os.replace(other, path)
+    os.close(sources.POOL._files.pop(str(path)))  # as the pool does to make room
+    with pytest.raises(ReadError, match="was replaced since the run was opened"):
+        raw.isel(time=1).values  # noqa: B018
+    assert psana_dask.open(path).cam.raw.shape == (5, 4, 6)
