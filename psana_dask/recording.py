@@ -116,7 +116,7 @@ def open_recording(
         if wanted in _opened and not live:
             _opened.move_to_end(wanted)
             if token is None:
-                _expect(files, _inodes(files))  # a copy of equal size and time may have taken the place of a file
+                _expect(files, _inodes(files))  # a copy of equal size and time may be there now
             return _opened[wanted]
         recording = _open(files, live, progress)
         if token is not None and recording.token != token:
