@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psana_dask import calib, errors, geometry, simulate
     from psana_dask.keys import times
+    from psana_dask.opening import list_runs, open_run, open_runs
+    from psana_dask.opening import open_run as open
     from psana_dask.options import set_options
-    from psana_dask.run import Run, list_runs, open_run, open_runs
-    from psana_dask.run import open_run as open
+    from psana_dask.run import Run
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "open": ("psana_dask.run", "open_run"),
-    "open_run": ("psana_dask.run", "open_run"),
-    "open_runs": ("psana_dask.run", "open_runs"),
-    "list_runs": ("psana_dask.run", "list_runs"),
+    "open": ("psana_dask.opening", "open_run"),
+    "open_run": ("psana_dask.opening", "open_run"),
+    "open_runs": ("psana_dask.opening", "open_runs"),
+    "list_runs": ("psana_dask.opening", "list_runs"),
     "Run": ("psana_dask.run", "Run"),
     "times": ("psana_dask.keys", "times"),
     "set_options": ("psana_dask.options", "set_options"),

@@ -104,7 +104,7 @@ class PsanaBackend(BackendEntrypoint):
 def _open(
     source: Any, run: int | None, folder: str | None, streams: Sequence[int] | None, damaged: str, cache: bool
 ) -> Run:
-    from psana_dask.run import open_run
+    from psana_dask.opening import open_run
 
     return open_run(source, run, dir=folder, streams=streams, damaged=damaged, cache=cache)
 

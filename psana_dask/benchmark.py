@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from psana_dask import recording
+from psana_dask.opening import open_run
 from psana_dask.options import set_options
 from psana_dask.readers.xtc2_scanner import Scanner
-from psana_dask.run import Run, open_run
+from psana_dask.run import Run
 from psana_dask.simulate import Detector, RunSpec, repeat, write_large
 from psana_dask.sources import FileSource
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from psana_dask.opening import open_run
 from psana_dask.plot import save_picture
 from psana_dask.progress import ComputeProgress
-from psana_dask.run import Run, open_run
+from psana_dask.run import Run
 from psana_dask.simulate import demo_run
 
 

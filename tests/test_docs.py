@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import psana_dask
-from psana_dask.cli import main
+from psana_dask.cli import COMMANDS
 from psana_dask.detector import Detector
 from psana_dask.run import Run
 
@@ -31,7 +31,7 @@ COORDINATES = {"time", "timestamp", "step", "pulse_id", "panel", "name", "alias"
 
 def test_every_command_is_documented():
     readme = (ROOT / "README.md").read_text()
-    for command in main.commands:
+    for command in COMMANDS:
         assert f"psana-dask {command}" in readme, command
 
 

@@ -1,0 +1,54 @@
+"""Draw one event: ``show``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from psana_dask.cli.common import dir_option, open_source, run_option
+from psana_dask.errors import GeometryError, NameNotFound
+
+
+@click.command()
+@click.argument("source")
+@click.argument("detector")
+@run_option
+@dir_option
+@click.option("--event", default="0", show_default=True, help="Position, or time: the nearest event.")
+@click.option("-o", "--output", default="picture.png", show_default=True, type=click.Path(dir_okay=False))
+def show(source: str, detector: str, run: int | None, folder: str | None, event: str, output: str) -> None:
+    """Draw one event of DETECTOR, calibrated and assembled as far as possible, or of DETECTOR.FIELD."""
+    from psana_dask.plot import save_picture
+
+    opened = open_source((source,), run, folder)
+    array = _one_event(opened, detector, event)
+    state = "" if array.attrs.get("calibrated", True) else ", raw counts"
+    title = f"{opened.experiment} run {opened.number}: {array.name}{state}, {str(array.time.values)[:29]}"
+    save_picture(array, output, title)
+    click.echo(f"{output}: {array.name} {dict(array.sizes)}, {array.time.values!s}")
+
+
+def _one_event(run: Any, detector: str, event: str) -> Any:
+    """Return the array of one detector at one event, loaded."""
+    name, _, field = detector.partition(".")
+    chosen = run.isel(int(event)) if event.lstrip("-").isdigit() else run.sel(event, method="nearest")
+    found = chosen[name]
+    data = _image(found) if not field else None
+    if data is None:
+        field = field or ("raw" if "raw" in found.fields else found.fields[0])
+        data = found.field(field, chunks=None)
+    array = data[field] if hasattr(data, "data_vars") else data
+    if "time" in array.dims:
+        array = array.isel(time=0)
+    else:  # ragged: all items are of this event
+        array = array.assign_coords(time=chosen.start)
+    return array.load()
+
+
+def _image(detector: Any) -> Any:
+    """Return the assembled frames of a detector, calibrated where it has constants; None without frames."""
+    try:
+        return detector.assembled(calibrated=True, policy="raw", holes="nearest", chunks=None)
+    except (NameNotFound, GeometryError):
+        return None

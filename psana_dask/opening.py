@@ -1,0 +1,167 @@
+"""From a source to a run: `open_run`, `open_runs`, `list_runs`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from psana_dask.dataset import View
+from psana_dask.errors import FormatError, PartialRunWarning
+from psana_dask.files import find_run, find_runs, is_data_set, parse_data_set
+from psana_dask.pipeline import Choice, catalog_of
+from psana_dask.recording import open_recording, run_numbers
+from psana_dask.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from psana_dask.stores import Calib
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def open_run(
+    source: Source,
+    run: int | None = None,
+    *,
+    dir: str | os.PathLike[str] | None = None,
+    streams: Iterable[int] | None = None,
+    detectors: Iterable[str] | None = None,
+    calib: Calib = None,
+    live: bool = False,
+    damaged: str = "missing",
+    strict: bool = False,
+    cache: bool = True,
+) -> Run:
+    """Open one run.
+
+    Parameters
+    ----------
+    source : str, path or list of them
+        ``"exp=xpptut15:run=54"`` (also with commas and ``dir=``), an experiment name, a
+        file, a glob, a folder, or a list of files.
+    run : int, optional
+        Run number.
+    dir : path, optional
+        Where the files lie; by default ``$SIT_PSDM_DATA/<instrument>/<experiment>/xtc``.
+    streams : iterable of int, optional
+        Read only these; the times of events are the same all the same.
+    detectors : iterable of str, optional
+        Show only these.
+    calib : optional
+        Where constants come from: a calib directory, a URL of the calibration service, a
+        mapping of kind to array, a store, or a list of these. By default the folder that
+        ``PSANA_DASK_CALIB`` names, then ``calib`` beside the folder of the data.
+    live : bool
+        The files may still be growing: an unfinished end is no problem.
+    damaged : {"missing", "keep"}
+        What becomes of payloads whose damage is not zero.
+    strict : bool
+        Raise `FormatError` where `Run.problems` would have an entry.
+    cache : bool
+        Keep indexes in the cache folder.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RunNotFound, AmbiguousRun
+        Nothing there, or several runs and `run` does not say which.
+    UnknownFormat
+        The content is not XTC2.
+    DuplicateData
+        Two streams deliver the same (detector, field, segment).
+
+    Examples
+    --------
+    >>> run = open_run("exp=tstx00117:run=1:dir=/data")
+    >>> run.epixquad.raw.isel(time=0)
+    """
+    if damaged not in ("missing", "keep"):
+        raise ValueError(f'damaged={damaged!r}: use "missing" or "keep"')
+    live = live or (is_data_set(source) and "live" in parse_data_set(str(source)).modes)
+    files = replace(find_run(source, run, dir, streams), cache=cache)
+    recording = open_recording(files, live=live)
+    view = View(recording, Choice.everything(len(recording.events)), damaged == "keep", calib=calib)
+    opened = Run(view)
+    catalog_of(recording).detectors  # noqa: B018  (duplicates are an error now, not at first use)
+    if detectors is not None:
+        wanted = [detectors] if isinstance(detectors, str) else list(detectors)
+        opened = Run(replace(view, only=tuple(view.find(d).name for d in wanted)))
+    _tell_problems(opened, strict)
+    return opened
+
+
+def _tell_problems(run: Run, strict: bool) -> None:
+    problems = run._recording.problems
+    if not problems:
+        return
+    first = problems[0]
+    if strict:
+        raise FormatError(first.what, first.file or None, first.offset if first.offset >= 0 else None)
+    where = f" in {first.file} at byte {first.offset}" if first.file else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    message = f"{first.what}{where}{more}: see run.problems"
+    warnings.warn(message, PartialRunWarning, stacklevel=3)
+
+
+def open_runs(
+    source: Source,
+    runs: Iterable[int] | None = None,
+    *,
+    dir: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> list[Run]:
+    """Open every run of a source, or the given ones, ordered by number.
+
+    Parameters
+    ----------
+    source, dir
+        As in `open_run`.
+    runs : iterable of int, optional
+    **options
+        Passed to `open_run`.
+    """
+    opened = []
+    wanted = None if runs is None else set(runs)
+    for files in find_runs(source, folder=dir):
+        numbers: list[int | None] = [*run_numbers(files)] or [None]
+        for number in numbers:
+            if wanted is None or number in wanted:
+                paths = list(files.paths)
+                opened.append(open_run(paths, number, **options))
+    return opened
+
+
+def list_runs(experiment: Source, dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """Return a table of the runs on disk: run, streams, files, size in bytes, time of the last change.
+
+    Parameters
+    ----------
+    experiment : str
+        Name of an experiment, or any source that `open_run` takes.
+    dir : path, optional
+    """
+    import pandas as pd
+
+    rows = []
+    for files in find_runs(experiment, folder=dir):
+        status = [os.stat(p) for p in files.paths]
+        rows.append(
+            {
+                "experiment": files.experiment,
+                "run": files.number,
+                "streams": len(files.streams),
+                "files": len(files.paths),
+                "bytes": sum(s.st_size for s in status),
+                "changed": np.datetime64(max(s.st_mtime_ns for s in status), "ns"),
+            }
+        )
+    return pd.DataFrame(rows, columns=["experiment", "run", "streams", "files", "bytes", "changed"])
