@@ -23,6 +23,7 @@ from psana_dask.catalog import Channel, Place
 from psana_dask.model import Array, Kind, Names, Problem
 from psana_dask.options import current
 from psana_dask.recording import Recording
+from psana_dask.sources import Source
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -308,6 +309,28 @@ class FrameReader:
             self._read(stream, part, at, piece, out, (event * len(panels) + panel) * piece)
         if absent.any():
             out[absent] = missing_value(self.dtype)
+
+    def places(self, events: Ints) -> tuple[list[Source], npt.NDArray[np.int32], Ints]:
+        """Return where the bytes of each panel of each event lie, for kernels that read by themselves.
+
+        Returns
+        -------
+        sources : list of Source
+        which : (event, panel) int32
+            Position in `sources`; -1: missing.
+        offsets : (event, panel) int64
+            Byte of the panel's first value.
+        """
+        shape = (len(events), len(self.panels))
+        which, offsets = np.full(shape, -1, np.int32), np.zeros(shape, np.int64)
+        panel_bytes = self._bytes // self._per_segment
+        sources: list[Source] = []
+        for stream, (event, panel, offset, part) in self._work(events, np.arange(shape[1])):
+            numbers, local = np.unique(part, return_inverse=True)
+            which[event, panel] = len(sources) + local.reshape(-1)
+            offsets[event, panel] = offset + panel % self._per_segment * panel_bytes
+            sources += [self.events.recording.blocks[stream].source(int(n)) for n in numbers]
+        return sources, which, offsets
 
     def _work(self, events: Ints, panels: Ints) -> Iterator[tuple[int, tuple[Ints, Ints, Ints, Array]]]:
         """Yield for each stream the (event, panel, segment offset, part) of all that is there."""
