@@ -9,11 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dask._task_spec import DataNode, Task, TaskRef
+from dask.array.core import Array as DaskArray
+from dask.array.core import getter
+from dask.base import tokenize
+from dask.blockwise import Blockwise, blockwise_token
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.layers import ArrayBlockwiseDep
 
 from psana_dask.pipeline import LazyArray
 
 if TYPE_CHECKING:
     import dask.array as da
+
+Chunks = tuple[tuple[int, ...], ...]
 
 
 def dask_array(lazy: LazyArray, chunks: Any = "auto") -> da.Array:
@@ -30,14 +39,48 @@ def dask_array(lazy: LazyArray, chunks: Any = "auto") -> da.Array:
     dask.array.Array
         Named after its contents: the same data give the same graph.
     """
-    import dask.array as da
-    from dask.base import tokenize
-
     explicit = lazy.chunks(chunks)
-    return da.from_array(
-        lazy,
-        chunks=explicit,
-        name=f"{lazy.name}-{tokenize(lazy.token, explicit)}",  # other chunks are another graph
-        lock=False,
-        meta=np.empty((0,) * lazy.ndim, lazy.dtype),
-    )
+    name = f"{lazy.name}-{tokenize(lazy.token, [np.array(c) for c in explicit])}"
+    meta = np.empty((0,) * lazy.ndim, lazy.dtype)
+    return DaskArray(_graph(name, lazy, explicit), name, explicit, meta=meta)
+
+
+def _graph(name: str, lazy: LazyArray, chunks: Chunks) -> HighLevelGraph:
+    """Return the graph that `dask.array.from_array` makes, in a form that is quicker to unfold.
+
+    The tasks refer to the array from the start, so Dask fills in one argument of each, not two;
+    the array is among the indices all the same, where Dask looks for dependencies.
+    """
+    array = f"original-{name}"
+    axes = tuple(range(lazy.ndim))
+    task = Task(name, getter, TaskRef(array), TaskRef(blockwise_token(1)), _data_producer=True)
+    indices = [(TaskRef(array), None), (Regions(chunks), axes)]
+    layers = {array: MaterializedLayer({array: lazy}), name: Blockwise(name, axes, task, indices, {})}
+    return HighLevelGraph(layers, {array: set(), name: {array}})
+
+
+class Regions(ArrayBlockwiseDep):
+    """The slices of each chunk, as nodes of a graph, so that Dask need not look inside.
+
+    Parameters
+    ----------
+    chunks : tuple of tuple of int
+    """
+
+    def __init__(self, chunks: Chunks) -> None:
+        super().__init__(chunks)
+        ends = [np.cumsum((0, *sizes)).tolist() for sizes in chunks]
+        self._slices = [list(map(slice, e[:-1], e[1:])) for e in ends]
+
+    def __getitem__(self, index: tuple[int, ...]) -> DataNode:
+        return DataNode(None, tuple([s[i] for s, i in zip(self._slices, index, strict=True)]))
+
+    def get(self, index: tuple[int, ...], default: object) -> DataNode:
+        """Return the slices of one chunk."""
+        return self[index]
+
+    def __reduce__(self) -> tuple[type[Regions], tuple[Chunks]]:
+        return Regions, (self.chunks,)
+
+    def __dask_tokenize__(self) -> str:
+        return f"regions-{tokenize([np.array(c) for c in self.chunks])}"
