@@ -30,6 +30,7 @@ from psana_dask.calib.commonmode import CommonMode, Correction, Plan, plan
 from psana_dask.calib.constants import Constants
 from psana_dask.calib.corrections import Work
 from psana_dask.calib.detectors import GENERIC, Decoding, Detector
+from psana_dask.calib.gain import packed
 from psana_dask.calib.masks import combined_mask
 from psana_dask.errors import ConstantsError, ConstantsNotFound
 
@@ -50,13 +51,12 @@ class Scratch:
 class Tables:
     """Constants laid out for `apply`; a value that a worker needs once.
 
-    All arrays are C-contiguous with the pixels of an event on the last axis.
+    `use` and `ranges` are C-contiguous with the pixels of an event on the last axis.
     """
 
     shape: tuple[int, ...]  # of an event: ([panel,] row, col)
     decoding: Decoding
-    pedestal: Floats  # (plane, pixel), ADU; offset included
-    factor: Floats  # (plane, pixel); gain and mask included
+    table: Floats  # pedestals and factors, see `gain.packed`
     use: NDArray[np.uint8]  # (pixel,): bit n, plane n may enter the common mode
     bad: float  # factor of a word in no gain range: 0 or NaN
     common_mode: Plan | Correction | None
@@ -72,9 +72,19 @@ class Tables:
         return "panel" if by_panel else "event"
 
     @property
+    def pedestal(self) -> Floats:
+        """Return the pedestals with the offset, (plane, pixel), ADU."""
+        return gain.unpacked(self.table, self.use.size)[0]
+
+    @property
+    def factor(self) -> Floats:
+        """Return what values are multiplied by, (plane, pixel): gain and mask."""
+        return gain.unpacked(self.table, self.use.size)[1]
+
+    @property
     def nbytes(self) -> int:
         """Return the size of the tables in bytes."""
-        return self.pedestal.nbytes + self.factor.nbytes + self.use.nbytes
+        return self.table.nbytes + self.use.nbytes
 
     def scratch(self) -> Scratch:
         """Return work space for `apply`."""
@@ -116,12 +126,12 @@ class Tables:
         def part(planes: NDArray[Any]) -> NDArray[Any]:
             return np.ascontiguousarray(planes.reshape(-1, *self.shape)[(slice(None), *chosen)])
 
-        pedestal = part(self.pedestal)
+        pedestal, factor = (part(planes) for planes in gain.unpacked(self.table, self.use.size))
         shape, planes = pedestal.shape[1:], len(pedestal)
         common = self.common_mode
         return replace(
-            self, shape=shape, pedestal=pedestal.reshape(planes, -1),
-            factor=part(self.factor).reshape(planes, -1), use=part(self.use[None]).reshape(-1),
+            self, shape=shape, table=gain.packed(pedestal.reshape(planes, -1), factor.reshape(planes, -1)),
+            use=part(self.use[None]).reshape(-1),
             ranges=None if self.ranges is None else part(self.ranges).reshape(2, -1),
             common_mode=replace(common, shape=shape) if isinstance(common, Plan) else common,
         )
@@ -328,8 +338,7 @@ def prepare(
     common = _common_mode(common_mode, arrays, detector, event, xtc2)
     use = _use(detector.decoding, len(pedestal), allowed, common) * good
     return Tables(
-        event, detector.decoding, np.ascontiguousarray(pedestal),
-        np.ascontiguousarray(_masked(factor, good, allowed, fill), np.float32),
+        event, detector.decoding, packed(pedestal, _masked(factor, good, allowed, fill)),
         np.ascontiguousarray(use, np.uint8), float(fill), common, allowed,
     )
 
@@ -397,8 +406,7 @@ def apply(
         out = np.empty(raw.shape, np.float32)
     events, target = _as_events(raw, tables), _out_events(out, raw, tables)
     if tables.common_mode is None:
-        gain.calibrate(*_decode(tables), np.float32(tables.bad), events, tables.pedestal,
-                       tables.factor, target)
+        gain.calibrate(*_decode(tables), np.float32(tables.bad), events, tables.table, target)
     else:
         _apply_by_units(events, tables, target, scratch or tables.scratch())
     return out
@@ -412,10 +420,10 @@ def _apply_by_units(events: NDArray[Any], tables: Tables, out: Floats, scratch: 
         hi = lo + scratch.chunk
         for e in range(len(events)):
             one, target = events[e : e + 1], out[e : e + 1]
-            gain.subtract(kind, bits, gain_bit, one, tables.pedestal, target, lo, hi)
+            gain.subtract(kind, bits, gain_bit, one, tables.table, target, lo, hi)
             gain.mark_used(kind, gain_bit, one[0], tables.use, used, lo)
             _correct(tables, target[0, lo:hi], used, scratch.work)
-            gain.scale(kind, bits, gain_bit, bad, one, tables.factor, target, lo, hi)
+            gain.scale(kind, bits, gain_bit, bad, one, tables.table, target, lo, hi)
 
 
 def _correct(
@@ -433,7 +441,7 @@ def subtract_pedestals(raw: NDArray[Any], tables: Tables, out: Floats | None = N
     if out is None:
         out = np.empty(raw.shape, np.float32)
     events, target = _as_events(raw, tables), _out_events(out, raw, tables)
-    gain.subtract(*_decode(tables), events, tables.pedestal, target, 0, events.shape[1])
+    gain.subtract(*_decode(tables), events, tables.table, target, 0, events.shape[1])
     return out
 
 
@@ -460,7 +468,7 @@ def multiply_gain(values: Floats, raw: NDArray[Any], tables: Tables) -> Floats:
     """Do the third step alone, in place: gain factor of each word's range, and mask."""
     events = _as_events(raw, tables)
     target, bad = _out_events(values, raw, tables), np.float32(tables.bad)
-    gain.scale(*_decode(tables), bad, events, tables.factor, target, 0, events.shape[1])
+    gain.scale(*_decode(tables), bad, events, tables.table, target, 0, events.shape[1])
     return values
 
 

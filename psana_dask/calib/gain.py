@@ -1,11 +1,13 @@
 """Raw words to values: pedestal and gain of the range that each word is in (numba kernels).
 
 Every kernel works on ``raw[event, pixel]`` and ``out[event, pixel]`` between two pixel
-numbers and takes all planes of constants unconditionally: a blend of loaded values
-vectorises, a load inside a condition does not (10.8 against 3.1 copies at 5 % switched
-pixels).  For the same reason gain codes are tested as two booleans and every line function
-takes its planes as separate arrays: LLVM vectorises these forms and not their short ones.
-The fused and the stepwise line functions do the same float32 operations in the same order.
+numbers.  The constants of `BLOCK` pixels lie together (`packed`): the pedestals of every plane,
+then the factors, each `STRIDE` numbers after the one before.  All planes are loaded
+unconditionally: a blend of loaded values vectorises, a load inside a condition does not (10.8
+against 3.1 copies at 5 % switched pixels).  The stride is a constant of the program, so LLVM
+knows that the planes are one array and vectorises loops that write two events at once, which
+halves what is loaded.  The fused and the stepwise lines do the same float32 operations in the
+same order.
 """
 
 from __future__ import annotations
@@ -21,13 +23,52 @@ from psana_dask.jit import njit
 PLAIN, JUNGFRAU, SWITCHED = 0, 1, 2
 KIND_NUMBER = {"plain": PLAIN, "jungfrau": JUNGFRAU, "switched": SWITCHED}
 
-TILE = 16384  # pixels taken through all events before moving on: the constants stay in L2
+BLOCK = 16384  # pixels taken through all events before moving on: the constants stay in L2
+STRIDE = BLOCK + 80  # between planes of a block: not a multiple of a page, or lines evict each other
+STRIDE_2, STRIDE_3, STRIDE_4, STRIDE_5 = 2 * STRIDE, 3 * STRIDE, 4 * STRIDE, 5 * STRIDE
 PROBE = 512  # pixels that a single frame tests for switched gains at once
 
 Raw = NDArray[Any]
 Planes = NDArray[np.float32]
 Whole = int | np.integer[Any]
 Real = float | np.floating[Any]
+
+
+def packed(pedestal: Planes, factor: Planes) -> Planes:
+    """Return the constants as the kernels want them.
+
+    Parameters
+    ----------
+    pedestal, factor : ndarray of float32, shape (plane, pixel)
+
+    Returns
+    -------
+    ndarray of float32, shape (block, 2 * plane * STRIDE)
+    """
+    both = np.concatenate([pedestal, factor])
+    blocks = -(-both.shape[1] // BLOCK)
+    table = np.zeros((blocks, len(both), STRIDE), np.float32)
+    for block, place in enumerate(table):
+        part = both[:, block * BLOCK : (block + 1) * BLOCK]
+        place[:, : part.shape[1]] = part
+    return table.reshape(blocks, -1)
+
+
+def unpacked(table: Planes, pixels: int) -> tuple[Planes, Planes]:
+    """Return pedestal and factor, (plane, pixel), of a table that `packed` made."""
+    blocks = table.reshape(len(table), -1, STRIDE)[:, :, :BLOCK]
+    both = np.ascontiguousarray(blocks.swapaxes(0, 1)).reshape(blocks.shape[1], -1)[:, :pixels]
+    half = len(both) // 2
+    return both[:half], both[half:]
+
+
+@njit(forceinline=True)
+def _jungfrau_pick(w: Whole, a: Any, b: Any, c: Any, none: Any) -> Any:
+    """Choose by gain code; the code is tested as two booleans, or LLVM makes branches."""
+    one = (w & 0x4000) != 0
+    two = (w & 0x8000) != 0
+    chosen = c if two else (b if one else a)
+    return none if two & (not one) else chosen
 
 
 @njit()
@@ -49,78 +90,66 @@ def _plain_line(word: Raw, p0: Planes, f0: Planes, line: Planes) -> None:
 
 
 @njit()
-def _jungfrau_minus(word: Raw, p0: Planes, p1: Planes, p2: Planes, line: Planes) -> None:
+def _jungfrau_minus(word: Raw, t: Planes, line: Planes) -> None:
     zero = np.float32(0)
     for p in range(line.size):
         w = np.int32(word[p])
-        a, b, c = p0[p], p1[p], p2[p]
-        one = (w & 0x4000) != 0
-        two = (w & 0x8000) != 0
-        ped = c if two else (b if one else a)
-        none = two & (not one)
-        line[p] = np.float32(w & 0x3FFF) - (zero if none else ped)
+        ped = _jungfrau_pick(w, t[p], t[p + STRIDE], t[p + STRIDE_2], zero)
+        line[p] = np.float32(w & 0x3FFF) - ped
 
 
 @njit()
-def _jungfrau_times(
-    word: Raw, f0: Planes, f1: Planes, f2: Planes, bad: Real, line: Planes
-) -> None:
+def _jungfrau_times(word: Raw, t: Planes, bad: Real, line: Planes) -> None:
     for p in range(line.size):
         w = np.int32(word[p])
-        x, y, z = f0[p], f1[p], f2[p]
-        one = (w & 0x4000) != 0
-        two = (w & 0x8000) != 0
-        factor = z if two else (y if one else x)
-        none = two & (not one)
-        line[p] *= bad if none else factor
+        line[p] *= _jungfrau_pick(w, t[p + STRIDE_3], t[p + STRIDE_4], t[p + STRIDE_5], bad)
 
 
 @njit()
-def _jungfrau_line(
-    word: Raw, p0: Planes, p1: Planes, p2: Planes, f0: Planes, f1: Planes, f2: Planes,
-    bad: Real, line: Planes,
-) -> None:
+def _jungfrau_line(word: Raw, t: Planes, bad: Real, line: Planes) -> None:
     zero = np.float32(0)
     for p in range(line.size):
         w = np.int32(word[p])
-        a, b, c = p0[p], p1[p], p2[p]
-        x, y, z = f0[p], f1[p], f2[p]
-        one = (w & 0x4000) != 0
-        two = (w & 0x8000) != 0
-        ped = c if two else (b if one else a)
-        factor = z if two else (y if one else x)
-        none = two & (not one)
-        factor = bad if none else factor
-        ped = zero if none else ped
+        ped = _jungfrau_pick(w, t[p], t[p + STRIDE], t[p + STRIDE_2], zero)
+        factor = _jungfrau_pick(w, t[p + STRIDE_3], t[p + STRIDE_4], t[p + STRIDE_5], bad)
         line[p] = (np.float32(w & 0x3FFF) - ped) * factor
 
 
 @njit()
-def _switched_minus(
-    word: Raw, p0: Planes, p1: Planes, keep: Whole, switch: Whole, line: Planes
-) -> None:
+def _jungfrau_pair(word: Raw, next_: Raw, t: Planes, bad: Real, line: Planes, after: Planes) -> None:
+    zero = np.float32(0)
+    for p in range(line.size):
+        a, b, c = t[p], t[p + STRIDE], t[p + STRIDE_2]
+        x, y, z = t[p + STRIDE_3], t[p + STRIDE_4], t[p + STRIDE_5]
+        v, w = np.int32(word[p]), np.int32(next_[p])
+        ped, factor = _jungfrau_pick(v, a, b, c, zero), _jungfrau_pick(v, x, y, z, bad)
+        line[p] = (np.float32(v & 0x3FFF) - ped) * factor
+        ped, factor = _jungfrau_pick(w, a, b, c, zero), _jungfrau_pick(w, x, y, z, bad)
+        after[p] = (np.float32(w & 0x3FFF) - ped) * factor
+
+
+@njit()
+def _switched_minus(word: Raw, t: Planes, keep: Whole, switch: Whole, line: Planes) -> None:
     for p in range(line.size):
         w = np.int32(word[p])
-        a, b = p0[p], p1[p]
+        a, b = t[p], t[p + STRIDE]
         second = (w & switch) != 0
         line[p] = np.float32(w & keep) - (b if second else a)
 
 
 @njit()
-def _switched_times(word: Raw, f0: Planes, f1: Planes, switch: Whole, line: Planes) -> None:
+def _switched_times(word: Raw, t: Planes, switch: Whole, line: Planes) -> None:
     for p in range(line.size):
-        x, y = f0[p], f1[p]
+        x, y = t[p + STRIDE_2], t[p + STRIDE_3]
         second = (np.int32(word[p]) & switch) != 0
         line[p] *= y if second else x
 
 
 @njit()
-def _switched_line(
-    word: Raw, p0: Planes, p1: Planes, f0: Planes, f1: Planes, keep: Whole, switch: Whole, line: Planes
-) -> None:
+def _switched_line(word: Raw, t: Planes, keep: Whole, switch: Whole, line: Planes) -> None:
     for p in range(line.size):
         w = np.int32(word[p])
-        a, b, x, y = p0[p], p1[p], f0[p], f1[p]
+        a, b, x, y = t[p], t[p + STRIDE], t[p + STRIDE_2], t[p + STRIDE_3]
         second = (w & switch) != 0
         line[p] = (np.float32(w & keep) - (b if second else a)) * (y if second else x)
 
@@ -137,73 +166,66 @@ def _kind_of(kind: int, bits: int, gain_bit: int, word: Raw) -> int:
 
 
 @njit()
-def _minus(kind: int, bits: int, gain_bit: int, word: Raw, ped: Planes, lo: int, line: Planes) -> None:
-    hi = lo + line.size
-    if kind == PLAIN:
-        _plain_minus(word, ped[0, lo:hi], line)
-    elif kind == JUNGFRAU:
-        _jungfrau_minus(word, ped[0, lo:hi], ped[1, lo:hi], ped[2, lo:hi], line)
-    else:
-        keep, switch = np.int32(bits), np.int32(gain_bit)
-        _switched_minus(word, ped[0, lo:hi], ped[1, lo:hi], keep, switch, line)
-
-
-@njit()
-def _times(kind: int, gain_bit: int, bad: Real, word: Raw, factor: Planes, lo: int, line: Planes) -> None:
-    hi = lo + line.size
-    if kind == PLAIN:
-        _plain_times(factor[0, lo:hi], line)
-    elif kind == JUNGFRAU:
-        none = np.float32(bad)
-        _jungfrau_times(word, factor[0, lo:hi], factor[1, lo:hi], factor[2, lo:hi], none, line)
-    else:
-        _switched_times(word, factor[0, lo:hi], factor[1, lo:hi], np.int32(gain_bit), line)
+def _piece(at: int, hi: int, step: int) -> int:
+    """Return where the piece of a line from `at` ends: after `step` pixels, or with its block."""
+    return min(hi, at + step, (at // BLOCK + 1) * BLOCK)
 
 
 @njit()
 def subtract(
-    kind: int, bits: int, gain_bit: int, raw: Raw, ped: Planes, out: Planes, lo: int, hi: int
+    kind: int, bits: int, gain_bit: int, raw: Raw, table: Planes, out: Planes, lo: int, hi: int
 ) -> None:
     """Write ``value - pedestal`` of pixels [lo, hi) of every event."""
-    step = max(1, hi - lo) if kind == PLAIN else PROBE
-    for at in range(lo, hi, step):
-        end = min(hi, at + step)
+    at = lo
+    while at < hi:
+        end = _piece(at, hi, BLOCK if kind == PLAIN else PROBE)
+        t = table[at // BLOCK, at % BLOCK :]
         for e in range(raw.shape[0]):
-            word = raw[e, at:end]
+            word, line = raw[e, at:end], out[e, at:end]
             which = _kind_of(kind, bits, gain_bit, word)
-            _minus(which, bits, gain_bit, word, ped, at, out[e, at:end])
+            if which == PLAIN:
+                _plain_minus(word, t, line)
+            elif which == JUNGFRAU:
+                _jungfrau_minus(word, t, line)
+            else:
+                _switched_minus(word, t, np.int32(bits), np.int32(gain_bit), line)
+        at = end
 
 
 @njit()
 def scale(
-    kind: int, bits: int, gain_bit: int, bad: Real, raw: Raw, factor: Planes, out: Planes, lo: int, hi: int
+    kind: int, bits: int, gain_bit: int, bad: Real, raw: Raw, table: Planes, out: Planes, lo: int, hi: int
 ) -> None:
     """Multiply pixels [lo, hi) of every event by the factor of their range, in place."""
-    step = max(1, hi - lo) if kind == PLAIN else PROBE
-    for at in range(lo, hi, step):
-        end = min(hi, at + step)
+    half = table.shape[1] // 2
+    at = lo
+    while at < hi:
+        end = _piece(at, hi, BLOCK if kind == PLAIN else PROBE)
+        t = table[at // BLOCK, at % BLOCK :]
         for e in range(raw.shape[0]):
-            word = raw[e, at:end]
+            word, line = raw[e, at:end], out[e, at:end]
             which = _kind_of(kind, bits, gain_bit, word)
-            _times(which, gain_bit, bad, word, factor, at, out[e, at:end])
+            if which == PLAIN:
+                _plain_times(t[half:], line)
+            elif which == JUNGFRAU:
+                _jungfrau_times(word, t, np.float32(bad), line)
+            else:
+                _switched_times(word, t, np.int32(gain_bit), line)
+        at = end
 
 
 @njit()
 def _both(
-    kind: int, bits: int, gain_bit: int, bad: Real,
-    raw: Raw, ped: Planes, factor: Planes, out: Planes, lo: int, hi: int,
+    kind: int, bits: int, gain_bit: int, bad: Real, word: Raw, table: Planes, at: int, line: Planes
 ) -> None:
-    """Subtract and multiply in one pass over pixels [lo, hi) of every event."""
-    for e in range(raw.shape[0]):
-        word, line = raw[e, lo:hi], out[e, lo:hi]
-        if kind == PLAIN:
-            _plain_line(word, ped[0, lo:hi], factor[0, lo:hi], line)
-        elif kind == JUNGFRAU:
-            _jungfrau_line(word, ped[0, lo:hi], ped[1, lo:hi], ped[2, lo:hi], factor[0, lo:hi],
-                           factor[1, lo:hi], factor[2, lo:hi], np.float32(bad), line)
-        else:
-            _switched_line(word, ped[0, lo:hi], ped[1, lo:hi], factor[0, lo:hi], factor[1, lo:hi],
-                           np.int32(bits), np.int32(gain_bit), line)
+    """Subtract and multiply in one pass over the pixels from `at` on, all of one block."""
+    t = table[at // BLOCK, at % BLOCK :]
+    if kind == PLAIN:
+        _plain_line(word, t, t[table.shape[1] // 2 :], line)
+    elif kind == JUNGFRAU:
+        _jungfrau_line(word, t, np.float32(bad), line)
+    else:
+        _switched_line(word, t, np.int32(bits), np.int32(gain_bit), line)
 
 
 @njit()
@@ -222,13 +244,8 @@ def mark_used(
             used[p] = bits[p] & 1
     elif kind == JUNGFRAU:
         for p in range(used.size):
-            w = np.int32(part[p])
             u = np.int32(bits[p])
-            one = (w & 0x4000) != 0
-            two = (w & 0x8000) != 0
-            kept = u >> 2 if two else (u >> 1 if one else u)
-            none = two & (not one)
-            used[p] = 0 if none else kept & 1
+            used[p] = _jungfrau_pick(np.int32(part[p]), u, u >> 1, u >> 2, 0) & 1
     else:
         for p in range(used.size):
             u = np.int32(bits[p])
@@ -238,21 +255,18 @@ def mark_used(
 
 @njit()
 def _calibrate_frame(
-    kind: int, bits: int, gain_bit: int, bad: Real,
-    raw: Raw, ped: Planes, factor: Planes, out: Planes,
+    kind: int, bits: int, gain_bit: int, bad: Real, word: Raw, table: Planes, line: Planes
 ) -> None:
     """One frame: read only the first plane of constants where no pixel has switched."""
-    pixels = raw.shape[1]
-    for lo in range(0, pixels, PROBE):
-        hi = min(pixels, lo + PROBE)
-        which = _kind_of(kind, bits, gain_bit, raw[0, lo:hi])
-        _both(which, bits, gain_bit, bad, raw, ped, factor, out, lo, hi)
+    for lo in range(0, word.size, PROBE):
+        hi = min(word.size, lo + PROBE)
+        which = _kind_of(kind, bits, gain_bit, word[lo:hi])
+        _both(which, bits, gain_bit, bad, word[lo:hi], table, lo, line[lo:hi])
 
 
 @njit()
 def calibrate(
-    kind: int, bits: int, gain_bit: int, bad: Real,
-    raw: Raw, ped: Planes, factor: Planes, out: Planes,
+    kind: int, bits: int, gain_bit: int, bad: Real, raw: Raw, table: Planes, out: Planes
 ) -> None:
     """Write ``(value - pedestal) * factor`` of all pixels of all events.
 
@@ -265,15 +279,22 @@ def calibrate(
     bad : float
         Factor of a word in no range (Jungfrau code 2): 0, or NaN.
     raw : ndarray, shape (event, pixel)
-    ped, factor : ndarray of float32, shape (plane, pixel)
+    table : ndarray of float32
+        From `packed`.
     out : ndarray of float32, shape (event, pixel)
     """
-    pixels = raw.shape[1]
-    if raw.shape[0] == 1 and kind != PLAIN:
-        _calibrate_frame(kind, bits, gain_bit, bad, raw, ped, factor, out)
+    events, pixels = raw.shape
+    if events == 1 and kind != PLAIN:
+        _calibrate_frame(kind, bits, gain_bit, bad, raw[0], table, out[0])
         return
-    for lo in range(0, pixels, TILE):
-        _both(kind, bits, gain_bit, bad, raw, ped, factor, out, lo, min(pixels, lo + TILE))
+    for lo in range(0, pixels, BLOCK):
+        hi = min(pixels, lo + BLOCK)
+        paired = events - events % 2 if kind == JUNGFRAU else 0
+        for e in range(0, paired, 2):
+            _jungfrau_pair(raw[e, lo:hi], raw[e + 1, lo:hi], table[lo // BLOCK], np.float32(bad),
+                           out[e, lo:hi], out[e + 1, lo:hi])
+        for e in range(paired, events):
+            _both(kind, bits, gain_bit, bad, raw[e, lo:hi], table, lo, out[e, lo:hi])
 
 
 def assemble_asics(asics: NDArray[Any]) -> NDArray[Any]:

@@ -104,7 +104,7 @@ def test_regions_equal_the_whole(kind):
     part = tables.region(panels=slice(1, 2), rows=slice(4, 20), cols=slice(None, 33))
     assert tables.unit == "pixel"
     assert part.shape == (1, 16, 33)
-    assert part.nbytes < tables.nbytes / 4
+    assert part.use.size == 16 * 33
     region = np.s_[:, 1:2, 4:20, :33]
     assert np.array_equal(apply(raw[region], part), apply(raw, tables)[region])
     assert np.array_equal(gain_ranges(raw[region], part), gain_ranges(raw, tables)[region])
