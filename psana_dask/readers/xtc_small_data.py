@@ -36,16 +36,34 @@ def small_data(source: Source, threshold: int = THRESHOLD) -> Iterator[bytes]:
     """
     for block in xtc.walk(source):
         for row in block.dgrams:
-            data = read_bytes(source, int(row["offset"]), int(row["size"]))
-            if row["service"] == TransitionId.CONFIGURE:
-                said = container(
-                    threshold.to_bytes(4, "little"), type_id=ID_SMALL_DATA, version=1, source=_RECORDER
-                )
-                yield _with_payload(data, said + data[DGRAM.itemsize :])
-            elif row["service"] != TransitionId.L1_ACCEPT:
-                yield data
-            elif len(data) > DGRAM.itemsize and not int(row["damage"]) & Damage.INCOMPLETE_CONTRIBUTION:
-                yield _small_event(data, int(row["offset"]), threshold)
+            offset = int(row["offset"])
+            small = small_dgram(read_bytes(source, offset, int(row["size"])), offset, threshold)
+            if small:
+                yield small
+
+
+def small_dgram(data: bytes, offset: int, threshold: int = THRESHOLD) -> bytes:
+    """Return what the small-data file holds of one datagram; b"" if that is left out.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole datagram.
+    offset : int
+        Its first byte in the XTC file.
+    threshold : int
+    """
+    header = np.frombuffer(data, DGRAM, 1)[0]
+    service = int(header["ticks"]) >> 24 & 15
+    if service == TransitionId.CONFIGURE:
+        size = threshold.to_bytes(4, "little")
+        said = container(size, type_id=ID_SMALL_DATA, version=1, source=_RECORDER)
+        return _with_payload(data, said + data[DGRAM.itemsize :])
+    if service != TransitionId.L1_ACCEPT:
+        return data
+    if len(data) == DGRAM.itemsize or int(header["damage"]) & Damage.INCOMPLETE_CONTRIBUTION:
+        return b""
+    return _small_event(data, offset, threshold)
 
 
 def _small_event(data: bytes, offset: int, threshold: int) -> bytes:

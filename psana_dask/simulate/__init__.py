@@ -10,6 +10,7 @@ from psana_dask.simulate.describe import (
     Choice,
     Config,
     Damage,
+    Daq,
     Detector,
     Enum,
     Epics,
@@ -24,14 +25,17 @@ from psana_dask.simulate.large import LargeRun, repeat, write_large, write_many
 from psana_dask.simulate.runs import demo_run, demo_spec, grow, write, write_runs
 from psana_dask.simulate.truth import Truth
 from psana_dask.simulate.values import Moment
+from psana_dask.simulate.xtc_kinds import XTC_KINDS
 
 __all__ = [
     "KINDS",
     "PV",
+    "XTC_KINDS",
     "Algorithm",
     "Choice",
     "Config",
     "Damage",
+    "Daq",
     "Detector",
     "Enum",
     "Epics",

@@ -13,14 +13,30 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.errors import NameNotFound
-from psana_dask.readers.xtc2_layout import TYPES
-from psana_dask.simulate.describe import Algorithm, Choice, Detector, Enum, Epics, Field, RunSpec
+from psana_dask.readers.xtc2_layout import TYPES, TransitionId
+from psana_dask.readers.xtc_layout import FIDUCIALS
+from psana_dask.readers.xtc_layout import Damage as XtcDamage
+from psana_dask.simulate.describe import (
+    FIRST_RECORDER,
+    Algorithm,
+    Choice,
+    Damage,
+    Detector,
+    Enum,
+    Epics,
+    Field,
+    RunSpec,
+    unpacked,
+)
 from psana_dask.simulate.images import Picture
 from psana_dask.simulate.kinds import filled_in
 from psana_dask.simulate.schedule import Entry, schedule
 from psana_dask.simulate.values import Moment, frame
+from psana_dask.simulate.xtc_kinds import XtcDetector, xtc_detectors
 
 Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint32]
 
 
 class Content:
@@ -28,8 +44,16 @@ class Content:
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
-        self.detectors = tuple(filled_in(detector) for detector in spec.detectors)
+        self.is_xtc = spec.format == "xtc"
+        self.xtc: tuple[XtcDetector, ...] = xtc_detectors(spec.detectors) if self.is_xtc else ()
+        self.detectors = tuple(one.detector for one in self.xtc)
+        if not self.is_xtc:
+            self.detectors = tuple(filled_in(detector) for detector in spec.detectors)
+        self._has_datagram: dict[int, Flags] = {}
         self._has_block: dict[tuple[int, int], Flags] = {}
+
+    def __reduce__(self) -> tuple[type[Content], tuple[RunSpec]]:
+        return Content, (self.spec,)
 
     @cached_property
     def timestamps(self) -> npt.NDArray[np.uint64]:
@@ -55,16 +79,63 @@ class Content:
         """Tell in which events the detector's rate lets it write."""
         return np.arange(self.spec.events) % detector.every == detector.offset % detector.every
 
+    def entries_of(self, stream: int) -> list[Entry]:
+        """Return the transitions and events of a stream in the order of its file."""
+        entries = list(self.schedule)
+        places = {entry.event: place for place, entry in enumerate(entries) if entry.event >= 0}
+        for one, other in self.spec.swapped.get(stream, ()):
+            a, b = places[one], places[other]
+            entries[a], entries[b] = entries[b], entries[a]
+        return [entry for entry in entries if self.has_entry(stream, entry)]
+
+    def has_entry(self, stream: int, entry: Entry) -> bool:
+        """Tell whether a stream has a datagram for a transition or event."""
+        return entry.event < 0 or bool(self.has_datagram(stream)[entry.event])
+
     def has_datagram(self, stream: int) -> Flags:
         """Tell in which events the stream has a datagram."""
-        there = np.zeros(self.spec.events, bool)
-        for detector in self.detectors:
-            if stream in detector.segment_streams.values():
-                there |= self.scheduled(detector)
+        if stream not in self._has_datagram:
+            found = self._find_datagrams(stream)
+            found.flags.writeable = False
+            self._has_datagram[stream] = found
+        return self._has_datagram[stream]
+
+    def _find_datagrams(self, stream: int) -> Flags:
+        if self.is_xtc and stream < FIRST_RECORDER:
+            there = self.dealt == stream
+        else:
+            there = np.zeros(self.spec.events, bool)
+            for detector in self.detectors:
+                if stream in detector.segment_streams.values():
+                    there |= self.scheduled(detector)
         for gap in self.spec.missing:
             if gap.stream == stream and gap.detector is None:
                 there[list(gap.events)] = False
         return there
+
+    @cached_property
+    def dealt(self) -> Numbers:
+        """LCLS-1: the DAQ stream of each event."""
+        given = self.spec.daq.dealt
+        events = np.arange(self.spec.events)
+        return events % self.spec.daq.streams if given is None else np.asarray(given, np.int64)
+
+    def homes(self, stream: int) -> Numbers:
+        """Return the stream in which each event has the blocks of detectors that belong to `stream`."""
+        dealt = self.is_xtc and stream < FIRST_RECORDER
+        return self.dealt if dealt else np.full(self.spec.events, stream)
+
+    @cached_property
+    def fiducials(self) -> Numbers:
+        """LCLS-1: fiducial of each event."""
+        if self.spec.daq.fiducials is not None:
+            return np.asarray(self.spec.daq.fiducials, np.int64)
+        return np.array([self.fiducial_at(int(word)) for word in self.timestamps])
+
+    def fiducial_at(self, timestamp: int) -> int:
+        """Return the fiducial, a counter of 360 Hz, at a time stamp word."""
+        after = int(unpacked(np.uint64(timestamp))) - int(unpacked(self.timestamps[:1])[0])
+        return (self.spec.daq.first_fiducial + round(after * 360 / 1e9)) % FIDUCIALS
 
     def has_block(self, detector: Detector, segment: int) -> Flags:
         """Tell in which events the segment's blocks are on disk with their content."""
@@ -76,32 +147,46 @@ class Content:
         return self._has_block[key]
 
     def _find_blocks(self, detector: Detector, segment: int) -> Flags:
-        stream = detector.segment_streams[segment]
-        there = self.scheduled(detector) & self.has_datagram(stream)
+        homes = self.homes(detector.segment_streams[segment])
+        there = self.scheduled(detector)
+        for stream in np.unique(homes).tolist():
+            there &= self.has_datagram(stream) | (homes != stream)
+        there[self._without_content(homes)] = False
         for gap in self.spec.missing:
             if gap.detector == detector.name and gap.segment in (None, segment):
                 there[list(gap.events)] = False
         for fault in self.spec.damage:
             hit = fault.detector == detector.name and fault.segment in (None, segment)
-            whole = fault.detector is None and fault.stream in (None, stream)
-            if (hit or whole) and not fault.payload:
+            if hit and not fault.payload:
                 there[list(fault.events)] = False
         return there
 
-    def block_damage(self, detector: Detector, segment: int) -> npt.NDArray[np.uint16]:
+    def _without_content(self, homes: Numbers) -> list[int]:
+        """Return the events whose datagrams hold nothing, or nothing that may be looked into."""
+        events = list(self.spec.daq.trimmed) if self.is_xtc else []
+        for fault in self.spec.damage:
+            closed = self.is_xtc and fault.word & XtcDamage.INCOMPLETE_CONTRIBUTION
+            if fault.detector is None and (closed or not fault.payload):
+                events += self._hit(fault, homes)
+        return events
+
+    def _hit(self, fault: Damage, homes: Numbers) -> list[int]:
+        return [event for event in fault.events if fault.stream in (None, homes[event])]
+
+    def block_damage(self, detector: Detector, segment: int) -> Words:
         """Damage word of the segment's blocks in each event."""
-        words = np.zeros(self.spec.events, np.uint16)
+        words = np.zeros(self.spec.events, np.uint32)
         for fault in self.spec.damage:
             if fault.detector == detector.name and fault.segment in (None, segment):
-                words[list(fault.events)] |= np.uint16(fault.word)
+                words[list(fault.events)] |= np.uint32(fault.word)
         return words
 
-    def datagram_damage(self, stream: int) -> npt.NDArray[np.uint16]:
-        """Damage word of the stream's datagram in each event."""
-        words = np.zeros(self.spec.events, np.uint16)
+    def datagram_damage(self, stream: int) -> Words:
+        """Damage word, in each event, of the datagram with the blocks that belong to the stream."""
+        words = np.zeros(self.spec.events, np.uint32)
         for fault in self.spec.damage:
-            if fault.detector is None and fault.stream in (None, stream):
-                words[list(fault.events)] |= np.uint16(fault.word)
+            if fault.detector is None:
+                words[self._hit(fault, self.homes(stream))] |= np.uint32(fault.word)
         return words
 
     def keeps_payload(self, event: int, stream: int, detector: str | None = None, segment: int = 0) -> bool:
@@ -135,16 +220,24 @@ class Content:
             shape=field.shape,
             longest=field.longest,
             codes=codes,
+            fiducial=int(self.fiducials[event]) if self.is_xtc else 0,
             picture=self.pictures.get(name),
         )
 
     def epics_updates(self, epics: Epics) -> tuple[Entry, ...]:
-        """Return the SlowUpdates in which the variables are written."""
-        return tuple(
-            entry
-            for entry in self.schedule
-            if entry.update >= 0 and entry.update % epics.every == epics.offset % epics.every
-        )
+        """Return the SlowUpdates (LCLS-1: Configure, and events) in which the variables are written."""
+        return tuple(entry for entry in self.schedule if self.writes_epics(epics, entry))
+
+    def writes_epics(self, epics: Epics, entry: Entry) -> bool:
+        """Tell whether the variables are written in a transition or event."""
+        due = entry.update >= 0 and entry.update % epics.every == epics.offset % epics.every
+        if not self.is_xtc:
+            return due
+        if entry.event < 0:
+            return entry.service == TransitionId.CONFIGURE
+        home = int(self.homes(epics.stream)[entry.event])
+        closed = int(self.datagram_damage(epics.stream)[entry.event]) & XtcDamage.INCOMPLETE_CONTRIBUTION
+        return due and self.has_entry(home, entry) and self.keeps_payload(entry.event, home) and not closed
 
     def epics_value(self, field: Field, entry: Entry) -> object:
         """Return an EPICS variable's value in one SlowUpdate."""
@@ -156,6 +249,7 @@ class Content:
             timestamp=entry.timestamp,
             step=entry.step,
             dtype=field.dtype,
+            shape=field.shape,
         )
         return evaluated(field, moment)
 
@@ -187,7 +281,10 @@ def find_field(detector: Detector, name: str) -> Field:
 def evaluated(field: Field, moment: Moment) -> object:
     """Return the field's value as the array, number or text that a reader should find."""
     value = field.value(moment) if callable(field.value) else field.value
-    return stored(value, dtype_of(field))
+    found = stored(value, dtype_of(field))
+    if field.absent and isinstance(found, np.ndarray):
+        found[list(field.absent)] = 0
+    return found
 
 
 def dtype_of(field: Field) -> np.dtype[np.generic] | None:
@@ -227,13 +324,14 @@ def _picture(detector: Detector, field: Field, seed: int) -> Picture:
 
 
 def scan_columns(spec: RunSpec) -> dict[str, npt.NDArray[Any]]:
-    """Return the numbers that BeginStep says, one for each step: motors, then `step_value`."""
+    """Return the numbers that BeginStep says, one for each step: motors, then `step_value` (LCLS-II)."""
     if spec.scan is None:
         return {}
     columns = {name: np.asarray(values) for name, values in spec.scan.motors.items()}
     given = spec.scan.step_value
     steps = len(spec.step_sizes)
-    columns["step_value"] = np.arange(steps, dtype="<f8") if given is None else np.asarray(given, "<f8")
+    if spec.format == "xtc2":
+        columns["step_value"] = np.arange(steps, dtype="<f8") if given is None else np.asarray(given, "<f8")
     for name, array in columns.items():
         if len(array) != steps:
             raise ValueError(f"scan {name!r} has {len(array)} values for {steps} steps")

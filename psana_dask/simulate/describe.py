@@ -1,14 +1,14 @@
 """A run described by values: detectors, streams, steps, slow data, and what is wrong with it.
 
 Everything is a frozen dataclass with defaults, so a description names only what matters:
-``RunSpec(detectors=(Detector(name="cam", kind="camera"),))`` is a whole run.  Nothing here
-knows a file format.
+``RunSpec(detectors=(Detector(name="cam", kind="camera"),))`` is a whole run, and with
+``format="xtc"`` the same one as LCLS-1 would have written it.  Nothing here knows a file format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,10 @@ from psana_dask.simulate.images import Scene
 from psana_dask.simulate.values import noise
 
 EPOCH_1990 = np.datetime64("1990-01-01T00:00:00", "ns")
+EPOCH_1970 = np.datetime64("1970-01-01T00:00:00", "ns")
+
+FIRST_RECORDER = 80
+"""LCLS-1 streams from this number on are recorders of cameras."""
 
 Value = object
 """A constant (number, text, array) or a function of `values.Moment`."""
@@ -52,6 +56,7 @@ class Field:
     value: Value = noise
     enum: Enum | None = None  # for dtype "enum"
     longest: int = 40
+    absent: tuple[int, ...] = ()  # entries of the first axis that are not read out: zeros
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Config:
     begin_step: Callable[[int], Mapping[str, object]] | None = None  # by step, always the same names
     algorithm: str = "config"
     version: tuple[int, int, int] = (2, 0, 0)
+    record: tuple[int, int] | None = None  # LCLS-1: type and version; default: the kind's
 
     def of_segment(self, segment: int) -> Mapping[str, object]:
         """Return the values in Configure."""
@@ -104,6 +110,9 @@ class Detector:
     det_type: str | None = None
     det_id: str | None = None
     scene: Scene = field(default_factory=Scene)
+    source: str | None = None  # LCLS-1: address, as XppGon.0:Cspad.0 or EBeam
+    record: tuple[int, int] | None = None  # LCLS-1: type and version of the data
+    compression: Literal["hist16", "histn"] | None = None  # LCLS-1
 
     @property
     def segment_numbers(self) -> tuple[int, ...]:
@@ -129,11 +138,14 @@ class PV:
     value: Value = noise
     dtype: str = "f8"  # a numpy code, "str" or "enum"
     enum: Enum | None = None
-    address: str = ""  # the full PV name, in `epicsinfo`
+    address: str = ""  # the full PV name, in `epicsinfo` (LCLS-1: then `name` is its description)
+    shape: tuple[int, ...] = ()
+    unit: str = ""  # LCLS-1
+    alarm: Callable[[int], tuple[int, int]] | None = None  # LCLS-1: (status, severity) by update
 
     def as_field(self) -> Field:
         """Return the field that holds the value."""
-        return Field(self.name, self.dtype, (), self.value, self.enum)
+        return Field(self.name, self.dtype, self.shape, self.value, self.enum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +171,8 @@ class Scan:
     step_value: npt.ArrayLike | None = None  # float64; default 0, 1, 2, ...
     docstring: bool = True
     stream: int = 0
+    monitors: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # LCLS-1: between low and high
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)  # LCLS-1: text of each step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,15 +205,32 @@ class Damage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Daq:
+    """What only LCLS-1 runs have: how the DAQ deals events over streams, counts and sorts them out."""
+
+    streams: int = 1  # DAQ streams 0, 1, ...; each event goes to one of them
+    dealt: tuple[int, ...] | None = None  # the stream of each event; default: in turn
+    first_fiducial: int = 10_000  # of event 0; the others follow from their times
+    fiducials: npt.ArrayLike | None = None  # or the fiducial of each event
+    recorder_clock: float = 0.004  # seconds by which the clocks of recorders (streams >= 80) are late
+    trimmed: tuple[int, ...] = ()  # events that level 3 threw away
+    aliases: bool = True  # names of detectors go into AliasConfig
+    index: bool = True  # write .idx files
+    prefix: str = ""  # of file names, as e665; default: the experiment
+    mapped: bool = False  # a Map transition comes first
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """A whole run.  Events are numbered from 0 in the order of writing."""
 
+    format: Literal["xtc2", "xtc"] = "xtc2"  # LCLS-II or LCLS-1
     experiment: str = "tstx00117"
     number: int = 1
     events: int = 120
     rate: float = 120.0  # Hz
     start: str = "2024-06-14T06:12:03"  # UTC time of event 0
-    timestamps: npt.ArrayLike | None = None  # seconds since 1990 << 32 | ns, instead of rate and start
+    timestamps: npt.ArrayLike | None = None  # seconds since `epoch` << 32 | ns, instead of rate and start
     detectors: tuple[Detector, ...] = (Detector(name="camera"),)
     epics: tuple[Epics, ...] = ()
     slow_every: int = 60  # events between SlowUpdates
@@ -230,6 +261,12 @@ class RunSpec:
     shapes_tail: int = 0  # bytes after the shapes; 4 in files by BlockDgram
     nested: bool = False  # blocks lie in one more Parent
     partial_tail: Mapping[int, int] = field(default_factory=dict)  # by stream: bytes of one more datagram
+    daq: Daq = field(default_factory=Daq)  # LCLS-1
+
+    @property
+    def epoch(self) -> np.datetime64:
+        """Where the seconds of time stamp words start: 1990 (LCLS-II) or 1970 (LCLS-1)."""
+        return EPOCH_1990 if self.format == "xtc2" else EPOCH_1970
 
     @property
     def step_sizes(self) -> tuple[int, ...]:
@@ -244,13 +281,15 @@ class RunSpec:
         """The numbers of all streams."""
         found = {s for d in self.detectors for s in d.segment_streams.values()}
         found |= {e.stream for e in self.epics}
+        if self.format == "xtc":
+            return (*range(self.daq.streams), *sorted(s for s in found if s >= FIRST_RECORDER))
         return tuple(sorted(found | ({self.scan.stream} if self.scan else set()))) or (0,)
 
     def stamps(self) -> npt.NDArray[np.uint64]:
-        """Return the time stamp of each event: seconds since 1990 << 32 | nanoseconds."""
+        """Return the time stamp of each event: seconds since `epoch` << 32 | nanoseconds."""
         if self.timestamps is not None:
             return np.asarray(self.timestamps, np.uint64)
-        first = int((np.datetime64(self.start, "ns") - EPOCH_1990).astype(np.int64))
+        first = int((np.datetime64(self.start, "ns") - self.epoch).astype(np.int64))
         ticks = np.rint(np.arange(self.events) * (1e9 / self.rate)).astype(np.int64)
         return packed(first + ticks)
 
@@ -259,16 +298,26 @@ class RunSpec:
             raise ValueError(f"steps {self.step_sizes} hold {sum(self.step_sizes)} events of {self.events}")
         if self.timestamps is not None and len(self.stamps()) != self.events:
             raise ValueError(f"{len(self.stamps())} timestamps for {self.events} events")
+        if self.format == "xtc":
+            self._refuse_what_only_xtc2_has()
+
+    def _refuse_what_only_xtc2_has(self) -> None:
+        given = [f.name for f in fields(self) if f.name in _ONLY_XTC2 and getattr(self, f.name) != f.default]
+        if given or self.end_run_values or self.smalldata == "daq":
+            raise ValueError(f"LCLS-1 runs have no {', '.join(given) or 'end_run_values or daq smalldata'}")
+
+
+_ONLY_XTC2 = {"configure", "naming", "old_header", "data_first", "shapes_tail", "nested"}
 
 
 def packed(nanoseconds: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Turn nanoseconds since 1990 into time stamp words."""
+    """Turn nanoseconds since the epoch into time stamp words."""
     seconds, rest = np.divmod(nanoseconds, 1_000_000_000)
     return seconds.astype(np.uint64) << np.uint64(32) | rest.astype(np.uint64)
 
 
 def unpacked(words: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Turn time stamp words into nanoseconds since 1990."""
+    """Turn time stamp words into nanoseconds since the epoch."""
     array = np.asarray(words, np.uint64)
     seconds = (array >> np.uint64(32)).astype(np.int64)
     return seconds * 1_000_000_000 + (array & np.uint64(0xFFFFFFFF)).astype(np.int64)

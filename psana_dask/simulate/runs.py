@@ -11,21 +11,26 @@ import numpy as np
 
 from psana_dask.simulate.content import Content
 from psana_dask.simulate.describe import PV, Detector, Enum, Epics, Missing, RunSpec, Scan
-from psana_dask.simulate.schedule import Entry
+from psana_dask.simulate.schedule import Entry, Rows
 from psana_dask.simulate.truth import Truth
 from psana_dask.simulate.values import Moment
-from psana_dask.simulate.xtc2 import Rows, StreamFiles, StreamWriter
+from psana_dask.simulate.xtc import XtcFiles, XtcWriter
+from psana_dask.simulate.xtc2 import StreamFiles, StreamWriter
 
 Folder = str | PathLike[str]
+Files = StreamFiles | XtcFiles
+Writer = StreamWriter | XtcWriter
 
 
 def write(spec: RunSpec, folder: Folder) -> Truth:
-    """Write a run as XTC2 files: ``<exp>-r0001-s000-c000.xtc2`` ... and ``smalldata/``.
+    """Write a run: ``<exp>-r0001-s000-c000.xtc2`` ..., or ``<exp>-r0001-s00-c00.xtc`` ... for LCLS-1.
+
+    Small-data files lie in ``smalldata/``, the index files of LCLS-1 in ``index/``.
 
     Parameters
     ----------
     spec : RunSpec
-        The run.
+        The run; `format` says in which format.
     folder : path
         Made if it does not exist; files of the same names are replaced.
 
@@ -41,13 +46,15 @@ def write_runs(specs: Sequence[RunSpec], folder: Folder) -> tuple[Truth, ...]:
     """Write several runs into the same files, one after the other, named by the first.
 
     A run with ``configure=True`` brings a new Configure (with other detectors, if it likes);
-    one with ``configure=False`` starts with BeginRun.  All need the same streams.
+    one with ``configure=False`` starts with BeginRun.  All need the same streams; LCLS-II only.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
+    if len(specs) > 1 and any(spec.format == "xtc" for spec in specs):
+        raise ValueError("LCLS-1 runs have files of their own: write them one by one")
     if len({spec.streams for spec in specs}) != 1:
         raise ValueError(f"runs in the same files need the same streams: {[spec.streams for spec in specs]}")
-    streams = {stream: StreamFiles(place, specs[0], stream) for stream in specs[0].streams}
+    streams = {stream: files_of(place, specs[0], stream) for stream in specs[0].streams}
     contents = [Content(spec) for spec in specs]
     rows = {stream: _write_all(contents, files) for stream, files in streams.items()}
     return tuple(
@@ -56,19 +63,29 @@ def write_runs(specs: Sequence[RunSpec], folder: Folder) -> tuple[Truth, ...]:
     )
 
 
-def _write_all(contents: Sequence[Content], files: StreamFiles) -> list[Rows]:
+def files_of(folder: Path, spec: RunSpec, stream: int) -> Files:
+    """Return the files of one stream in the format of a description."""
+    return (XtcFiles if spec.format == "xtc" else StreamFiles)(folder, spec, stream)
+
+
+def writer_of(content: Content, files: Files) -> Writer:
+    """Return what writes a run into the files of one stream."""
+    return XtcWriter(content, files) if isinstance(files, XtcFiles) else StreamWriter(content, files)
+
+
+def _write_all(contents: Sequence[Content], files: Files) -> list[Rows]:
     with files:
-        return [_write_one(StreamWriter(content, files)) for content in contents]
+        return [_write_one(writer_of(content, files)) for content in contents]
 
 
-def _write_one(writer: StreamWriter) -> Rows:
+def _write_one(writer: Writer) -> Rows:
     for entry in writer.entries():
         writer.append(entry)
     writer.finish()
     return writer.rows
 
 
-def _truth(spec: RunSpec, place: Path, streams: Mapping[int, StreamFiles], rows: Mapping[int, Rows]) -> Truth:
+def _truth(spec: RunSpec, place: Path, streams: Mapping[int, Files], rows: Mapping[int, Rows]) -> Truth:
     parts = {stream: tuple(files.files) for stream, files in streams.items()}
     smd = {stream: files.smd_file for stream, files in streams.items() if files.smd_file}
     return Truth(spec, place, parts, smd, rows)
@@ -87,8 +104,10 @@ def grow(spec: RunSpec, folder: Folder) -> Generator[Entry, None, Truth]:
     place.mkdir(parents=True, exist_ok=True)
     content = Content(spec)
     with ExitStack() as stack:
-        streams = {s: stack.enter_context(StreamFiles(place, spec, s)) for s in spec.streams}
-        writers = [StreamWriter(content, files) for files in streams.values()]
+        streams = {s: files_of(place, spec, s) for s in spec.streams}
+        for files in streams.values():
+            stack.enter_context(files)
+        writers = [writer_of(content, files) for files in streams.values()]
         for entry in content.schedule:
             _append_to_all(writers, entry)
             yield entry
@@ -97,7 +116,7 @@ def grow(spec: RunSpec, folder: Folder) -> Generator[Entry, None, Truth]:
     return _truth(spec, place, streams, {writer.stream: writer.rows for writer in writers})
 
 
-def _append_to_all(writers: Sequence[StreamWriter], entry: Entry) -> None:
+def _append_to_all(writers: Sequence[Writer], entry: Entry) -> None:
     for writer in writers:
         if writer.has(entry):
             writer.append(entry)

@@ -1,7 +1,8 @@
 """The order of a run: which transitions and events follow each other, and when.
 
 All streams see the same transitions with the same time stamps; what a stream leaves out of
-it is the writer's matter.
+it is the writer's matter.  Transitions are named as LCLS-II names them; LCLS-1 has no SlowUpdates, its
+EPICS updates are part of the event, and its parts end without a transition.
 """
 
 from __future__ import annotations
@@ -18,6 +19,21 @@ from psana_dask.simulate.describe import RunSpec, packed, unpacked
 
 Times = npt.NDArray[np.int64]
 
+DATAGRAMS = np.dtype(
+    [
+        ("timestamp", "<u8"),
+        ("service", "u1"),
+        ("event", "<i8"),  # -1 in transitions
+        ("step", "<i8"),
+        ("part", "<i4"),
+        ("offset", "<i8"),
+        ("size", "<i8"),
+    ]
+)
+"""What was written where, one row for each datagram of a stream."""
+
+Rows = np.ndarray[tuple[int, ...], np.dtype[np.void]]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -26,7 +42,7 @@ class Entry:
     service: TransitionId
     event: int = -1
     step: int = -1
-    update: int = -1  # of a SlowUpdate: its number
+    update: int = -1  # of a SlowUpdate, or of an LCLS-1 event with EPICS: its number
     next_event: int = -1  # of an Enable: the event that follows, where a part may start
     timestamp: int = 0
 
@@ -50,20 +66,24 @@ def _entries(spec: RunSpec) -> Iterator[Entry]:
         first += size
     if spec.end_run and spec.finished:
         yield Entry(TransitionId.END_RUN)
+        if spec.format == "xtc":
+            yield Entry(TransitionId.UNCONFIGURE)
 
 
 def _step(spec: RunSpec, step: int, events: range, closed: bool) -> Iterator[Entry]:
-    cuts = {event for events in spec.cuts.values() for event in events}
+    later = spec.format == "xtc2"
+    cuts = {event for events in spec.cuts.values() for event in events} if later else set()
     yield Entry(TransitionId.BEGIN_STEP, step=step)
     yield Entry(TransitionId.ENABLE, step=step, next_event=events.start)
     for event in events:
         if event in cuts and event != events.start:
             yield Entry(TransitionId.DISABLE, step=step)
             yield Entry(TransitionId.ENABLE, step=step, next_event=event)
-        update, rest = divmod(event - spec.slow_offset, spec.slow_every)
-        if rest == 0 and update >= 0:
+        number, rest = divmod(event - spec.slow_offset, spec.slow_every)
+        update = number if rest == 0 else -1
+        if update >= 0 and later:
             yield Entry(TransitionId.SLOW_UPDATE, step=step, update=update)
-        yield Entry(TransitionId.L1_ACCEPT, event=event, step=step)
+        yield Entry(TransitionId.L1_ACCEPT, event=event, step=step, update=-1 if later else max(update, -1))
     if closed:
         yield Entry(TransitionId.DISABLE, step=step)
         yield Entry(TransitionId.END_STEP, step=step)

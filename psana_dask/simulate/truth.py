@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.errors import NameNotFound
+from psana_dask.readers.xtc_layout import FIDUCIALS
+from psana_dask.readers.xtc_layout import Damage as XtcDamage
 from psana_dask.simulate.content import Content, find_field, scan_columns, scan_docstrings, stored
-from psana_dask.simulate.describe import EPOCH_1990, RunSpec, unpacked
+from psana_dask.simulate.describe import RunSpec, unpacked
 from psana_dask.simulate.images import Picture
-from psana_dask.simulate.schedule import Entry
+from psana_dask.simulate.schedule import Entry, Rows
 from psana_dask.simulate.values import pulse_number
-from psana_dask.simulate.xtc2 import Rows
 
 Flags = npt.NDArray[np.bool_]
 
@@ -30,7 +31,7 @@ class Truth:
     streams: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)  # the parts of each stream
     smd_files: Mapping[int, Path] = field(default_factory=dict)  # the smalldata file of each stream
     datagrams: Mapping[int, Rows] = field(default_factory=dict)
-    # what stands where in each stream: rows of xtc2.DATAGRAMS
+    # what stands where in each stream: rows of schedule.DATAGRAMS
 
     @cached_property
     def _content(self) -> Content:
@@ -43,24 +44,41 @@ class Truth:
 
     @cached_property
     def timestamps(self) -> npt.NDArray[np.uint64]:
-        """Time stamp word of each event: seconds since 1990 << 32 | nanoseconds."""
+        """Time stamp word of each event: seconds since ``spec.epoch`` << 32 | nanoseconds."""
         return self._content.timestamps
 
     @cached_property
     def times(self) -> npt.NDArray[np.datetime64]:
         """UTC time of each event."""
-        return EPOCH_1990 + unpacked(self.timestamps).astype("timedelta64[ns]")
+        return self.spec.epoch + unpacked(self.timestamps).astype("timedelta64[ns]")
 
     @cached_property
     def written(self) -> Flags:
-        """Tell which events have a datagram in any stream."""
-        return np.any([self.in_stream(stream) for stream in self.spec.streams], axis=0)
+        """Tell which events have a datagram in any stream (LCLS-1: and a fiducial)."""
+        there: Flags = np.any([self.in_stream(stream) for stream in self.spec.streams], axis=0)
+        return there & (self.fiducials < FIDUCIALS) if self._content.is_xtc else there
 
     @cached_property
     def order(self) -> npt.NDArray[np.int64]:
-        """Numbers of the written events, sorted by time; equal times stay in the order of writing."""
+        """Numbers of the written events, sorted by time.
+
+        Equal times stay in the order of writing; LCLS-1 puts them in the order of their fiducials.
+        """
         by_time = np.argsort(self.timestamps, kind="stable")
+        if self._content.is_xtc:
+            by_time = np.lexsort((self._fiducial_ranks(), self.timestamps))
         return by_time[self.written[by_time]]
+
+    def _fiducial_ranks(self) -> npt.NDArray[np.int64]:
+        """Return how far each fiducial is behind the first one of the same time, across the wrap."""
+        _, first, which = np.unique(self.timestamps, return_index=True, return_inverse=True)
+        behind = (self.fiducials - self.fiducials[first][which]) % FIDUCIALS
+        return np.where(behind < FIDUCIALS // 2, behind, behind - FIDUCIALS)
+
+    @property
+    def fiducials(self) -> npt.NDArray[np.int64]:
+        """LCLS-1: fiducial of each event."""
+        return self._content.fiducials
 
     @cached_property
     def pulse_ids(self) -> npt.NDArray[np.int64]:
@@ -120,13 +138,18 @@ class Truth:
             columns = [self.present(detector, one, damaged=damaged) for one in found.segment_numbers]
             return np.stack(columns, axis=1)
         there = self._content.has_block(found, segment)
-        return there if damaged else there & (self.damage(detector, segment) == 0)
+        words = self.damage(detector, segment)
+        if found.kind == "ebeam":  # what the user alone says of it is no loss
+            words = words & ~np.uint32(XtcDamage.USER_DEFINED | 0xFF << 24)
+        return there if damaged else there & (words == 0)
 
-    def damage(self, detector: str, segment: int) -> npt.NDArray[np.uint16]:
-        """Return the damage word of each event: the datagram's and the block's."""
+    def damage(self, detector: str, segment: int) -> npt.NDArray[np.uint32]:
+        """Return the damage word of each event: the block's (LCLS-II: and the datagram's)."""
         found = self._content.detector(detector)
-        stream = found.segment_streams[segment]
-        return self._content.block_damage(found, segment) | self._content.datagram_damage(stream)
+        words = self._content.block_damage(found, segment)
+        if self._content.is_xtc:
+            return words
+        return words | self._content.datagram_damage(found.segment_streams[segment])
 
     @property
     def step(self) -> npt.NDArray[np.int64]:
@@ -135,13 +158,14 @@ class Truth:
 
     @property
     def scan(self) -> Mapping[str, npt.NDArray[np.generic]]:
-        """Motors and `step_value`: one number for each step."""
+        """Motors and `step_value` (LCLS-II): one number for each step."""
         return scan_columns(self.spec)
 
     @property
     def docstrings(self) -> list[str]:
         """`step_docstring` of each step, if the run has a scan."""
-        return scan_docstrings(self.spec) if self.spec.scan and self.spec.scan.docstring else []
+        said = self.spec.scan and self.spec.scan.docstring and not self._content.is_xtc
+        return scan_docstrings(self.spec) if said else []
 
     def epics_updates(self, name: str) -> tuple[npt.NDArray[np.uint64], list[object]]:
         """Return the time stamps and values of all updates of a variable, in order of time.

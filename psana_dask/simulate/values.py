@@ -37,12 +37,13 @@ class Moment:
     field: str
     segment: int = 0
     event: int = 0  # of a SlowUpdate: its number
-    timestamp: int = 0  # seconds since 1990 << 32 | nanoseconds
+    timestamp: int = 0  # the file's word: seconds << 32 | nanoseconds
     step: int = 0
     dtype: str = "f8"
     shape: tuple[int | None, ...] = ()
     longest: int = 40
     codes: tuple[int, ...] = ()  # event codes that fired
+    fiducial: int = 0  # LCLS-1
     picture: Picture | None = None
 
     @property
@@ -110,12 +111,37 @@ def event_number(moment: Moment) -> int:
     return moment.event
 
 
+def event_numbers(moment: Moment) -> npt.NDArray[np.int64]:
+    """Return the number of the event, once for each part."""
+    return np.full(moment.sized(), moment.event)
+
+
 def sequence_values(moment: Moment) -> npt.NDArray[np.uint16]:
     """Return the event codes as the timing system writes them: code c is bit c % 16 of word c // 16."""
     words = np.zeros(18, np.uint16)
     for code in moment.codes:
         words[code // 16] |= np.uint16(1 << code % 16)
     return words
+
+
+def event_codes(moment: Moment) -> npt.NDArray[np.uint32]:
+    """Return the event codes as LCLS-1 lists them."""
+    return np.array(moment.codes, np.uint32)
+
+
+def fiducials_of_codes(moment: Moment) -> npt.NDArray[np.uint32]:
+    """Return the fiducial of each event code: the event's own."""
+    return np.full(len(moment.codes), moment.fiducial, np.uint32)
+
+
+def ticks_of_codes(moment: Moment) -> npt.NDArray[np.uint32]:
+    """Return when each event code came, in ticks of 119 MHz."""
+    return np.arange(len(moment.codes), dtype=np.uint32) * 10 + 11_850
+
+
+def photon_energy(moment: Moment) -> float:
+    """Return a photon energy around 9500 eV."""
+    return 9_450.0 + 100.0 * (moment.key / 2.0**64)
 
 
 def frame(moment: Moment) -> npt.NDArray[np.generic]:

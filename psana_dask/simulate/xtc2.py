@@ -13,24 +13,9 @@ from psana_dask.readers.xtc2_layout import TransitionId, TypeId
 from psana_dask.simulate.blocks import SMDINFO, StreamLayout
 from psana_dask.simulate.content import Content
 from psana_dask.simulate.describe import RunSpec
-from psana_dask.simulate.schedule import Entry
+from psana_dask.simulate.schedule import DATAGRAMS, Entry, Rows
 
 GROUPS = 3  # readout groups 0 and 1
-
-DATAGRAMS = np.dtype(
-    [
-        ("timestamp", "<u8"),
-        ("service", "u1"),
-        ("event", "<i8"),  # -1 in transitions
-        ("step", "<i8"),
-        ("part", "<i4"),
-        ("offset", "<i8"),
-        ("size", "<i8"),
-    ]
-)
-"""What was written where, one row for each datagram of a stream."""
-
-Rows = np.ndarray[tuple[int, ...], np.dtype[np.void]]
 
 
 @dataclass
@@ -140,7 +125,6 @@ class StreamWriter:
         self.content, self.files = content, files
         self.spec, self.stream = content.spec, files.stream
         self.layout = StreamLayout(content, self.stream)
-        self._there = content.has_datagram(self.stream)
         self._damage = content.datagram_damage(self.stream)
         self._cuts = set(self.spec.cuts.get(self.stream, ()))
         daq = self.spec.smalldata == "daq"
@@ -155,16 +139,11 @@ class StreamWriter:
 
     def entries(self) -> list[Entry]:
         """Return the stream's transitions and events in the order of its file."""
-        entries = list(self.content.schedule)
-        places = {entry.event: place for place, entry in enumerate(entries) if entry.event >= 0}
-        for one, other in self.spec.swapped.get(self.stream, ()):
-            a, b = places[one], places[other]
-            entries[a], entries[b] = entries[b], entries[a]
-        return [entry for entry in entries if self.has(entry)]
+        return self.content.entries_of(self.stream)
 
     def has(self, entry: Entry) -> bool:
         """Tell whether the stream has a datagram for `entry`."""
-        return entry.event < 0 or bool(self._there[entry.event])
+        return self.content.has_entry(self.stream, entry)
 
     def append(self, entry: Entry) -> None:
         """Write the datagram of `entry`, and its line of the smalldata file."""
