@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,14 @@ def event_rows(index: StreamIndex, runs: Sequence[int] | None) -> npt.NDArray[np
     if np.all(time[1:] >= time[:-1]):
         return rows
     return rows[np.argsort(time, kind="stable")]
+
+
+def build_run(
+    streams: Sequence[StreamIndex], runs: Sequence[tuple[int, ...] | None], files: Sequence[str]
+) -> EventTable:
+    """Join the streams of an XTC2 run; `runs` says for each stream which of its runs, None for all."""
+    rows = [event_rows(stream, which) for stream, which in zip(streams, runs, strict=True)]
+    return build_events(streams, rows, files)
 
 
 def build_events(
@@ -71,7 +80,7 @@ def build_events(
     for k, own in enumerate(rows):
         has = member[k, :count] >= 0
         table[k, has] = own[member[k, :count][has]]
-    return _finished(streams, table, merged[:count], _unordered(streams, rows, files))
+    return _finished(streams, table, merged[:count], unordered(streams, rows, files))
 
 
 def _finished(
@@ -84,10 +93,17 @@ def _finished(
         has = own >= 0
         timestamp[has] = stream["timestamp"][own[has]]
         step[has] = np.maximum(step[has], stream["step"][own[has]])
+    problems += moved(time, clock, timestamp)
+    return EventTable(time, timestamp, step, table, tuple(problems))
+
+
+def moved(time: Array, clock: Array, timestamp: Array) -> list[Problem]:
+    """Note the events whose time is not that of their clock."""
+    problems = []
     for k in np.flatnonzero(time != clock)[:MOST_PROBLEMS]:
         what = f"an event with the time of another one is moved by {time[k] - clock[k]} ns"
         problems.append(Problem("", -1, int(timestamp[k]), what))
-    return EventTable(time, timestamp, step, table, tuple(problems))
+    return problems
 
 
 def make_unique(clock: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -96,8 +112,8 @@ def make_unique(clock: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.maximum.accumulate(clock - steps) + steps if len(clock) else clock.copy()
 
 
-def _unordered(
-    streams: Sequence[StreamIndex], rows: Sequence[npt.NDArray[np.int64]], files: Sequence[str]
+def unordered(
+    streams: Sequence[StreamIndex], rows: Sequence[npt.NDArray[Any]], files: Sequence[str]
 ) -> list[Problem]:
     """Note the streams whose datagrams were not in time order."""
     problems = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -211,8 +211,15 @@ def _read_one_kind(
     return buffer.view(spec.dtype).reshape(-1)
 
 
+class Parts(Protocol):
+    """What knows the files of a stream."""
+
+    def source(self, part: int) -> Source:
+        """Return the file of a part."""
+
+
 def read_parts(
-    blocks: StreamBlocks, part: Array, offsets: Ints, sizes: Ints, out: Array, places: Array
+    blocks: Parts, part: Array, offsets: Ints, sizes: Ints, out: Array, places: Array
 ) -> None:
     """Copy pieces that may lie in several parts to ``out`` (a C-contiguous array) at byte `places`."""
     flat = out.reshape(-1).view(np.uint8)

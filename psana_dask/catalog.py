@@ -18,8 +18,15 @@ from psana_dask.model import FieldSpec, Kind, Names, Service
 from psana_dask.recording import Recording
 
 SLOW = {"epics": "epics", "epicsinfo": "epicsinfo", "scan": "scan", "scanDet": "scan", "runinfo": "runinfo",
-        "smdinfo": "smdinfo", "offset": "smdinfo", "chunkinfo": "chunkinfo"}  # fmt: skip
-"""Detector names and types that are no detectors of events, and what they are."""
+        "smdinfo": "smdinfo", "offset": "smdinfo", "chunkinfo": "chunkinfo",
+        "Epics": "variables", "EpicsConfig": "variables", "RunControlConfig": "steps", "L3TConfig": "trigger",
+        "AliasConfig": "aliases", "PartitionConfig": "partition", "Any": "damage", "Xtc": "container",
+        "SmlDataConfig": "smdinfo", "SmlDataProxy": "smdinfo",
+        "SmlDataOrigDgramOffset": "smdinfo"}  # fmt: skip
+"""Detector names and types that are no detectors of events, and what they are (LCLS-1: capitals)."""
+
+KNOWN_NAMES = {"FEEGasDetEnergy": "gas_detector", "L3TData": "l3t"}
+"""What users call sources that have no alias, where that is not the source in snake_case."""
 
 RESERVED = frozenset(
     ("raw", "calib", "image", "mask", "pedestals", "rms", "gain", "status", "constants", "geometry", "config",
@@ -102,12 +109,14 @@ class Entry:
     name : str
         What users call it.
     alias : str
-        As in the file.
+        The DAQ's name for it.
     det_type : str
     det_ids : tuple of str
         Serial numbers, one per segment.
     channels : mapping of str to Channel
         By the public name of the field.
+    source : str
+        What its blocks are called: the alias (XTC2), or ``XppGon.0:Cspad.0`` (LCLS-1).
     """
 
     name: str
@@ -115,11 +124,13 @@ class Entry:
     det_type: str
     det_ids: tuple[str, ...]
     channels: Mapping[str, Channel]
+    source: str = ""
 
     def spellings(self) -> Iterator[str]:
         """Yield every name that this detector answers to."""
-        yield self.name
-        yield self.alias
+        yield from (self.name, self.alias)
+        if self.source != self.alias or ":" in self.source:
+            yield from source_spellings(self.source)
 
     def channel(self, name: str) -> Channel | None:
         """Return a channel by its public name, ``algorithm.field``, or the file's field name."""
@@ -172,30 +183,32 @@ class Catalog:
     @cached_property
     def detectors(self) -> dict[str, Entry]:
         """Detectors by name, in alphabetical order."""
-        by_alias: dict[str, list[tuple[int, int, Names]]] = {}
+        by_source: dict[str, list[tuple[int, int, Names]]] = {}
         for row in self.declared:
             if slow_kind(row[2]) is None:
-                by_alias.setdefault(row[2].detector, []).append(row)
+                by_source.setdefault(row[2].detector, []).append(row)
         entries: dict[str, Entry] = {}
-        for alias in sorted(by_alias):
-            name = _unused(snake_case(alias), entries)
-            entries[name] = self._entry(name, alias, by_alias[alias])
-        return entries
+        for source in sorted(by_source):
+            known = KNOWN_NAMES.get(source, source)
+            name = _unused(snake_case(self.recording.aliases.get(source, known)), entries)
+            entries[name] = self._entry(name, source, by_source[source])
+        return dict(sorted(entries.items()))
 
-    def _entry(self, name: str, alias: str, rows: list[tuple[int, int, Names]]) -> Entry:
+    def _entry(self, name: str, source: str, rows: list[tuple[int, int, Names]]) -> Entry:
         serials = {n.segment: n.det_id for _, _, n in rows}
         channels = [c for c in self._channels(rows) if not is_configuration(c.algorithm)]
         return Entry(
             name=name,
-            alias=alias,
+            alias=self.recording.aliases.get(source, source),
             det_type=rows[0][2].det_type,
             det_ids=tuple(serials[k] for k in sorted(serials)),
             channels=public_names(channels),
+            source=source,
         )
 
     def _channels(self, rows: list[tuple[int, int, Names]]) -> Iterator[Channel]:
         """Yield the channels of one detector."""
-        grouped: dict[tuple[str, str], dict[int, dict[int, dict[int, Names]]]] = {}
+        grouped: dict[tuple[str, str], dict[int, dict[int, list[dict[int, Names]]]]] = {}
         specs: dict[tuple[str, str], tuple[FieldSpec, Names]] = {}
         for stream, config, names in rows:
             for spec in names.fields:
@@ -203,7 +216,7 @@ class Catalog:
                     key = (names.algorithm, spec.name)
                     specs.setdefault(key, (spec, names))
                     places = grouped.setdefault(key, {}).setdefault(names.segment, {})
-                    places.setdefault(stream, {}).setdefault(config, names)
+                    self._add_place(places.setdefault(stream, []), config, names)
         for (algorithm, _), segments in grouped.items():
             spec, names = specs[algorithm, _]
             yield Channel(
@@ -217,17 +230,30 @@ class Catalog:
                 ),
             )
 
+    def _add_place(self, places: list[dict[int, Names]], config: int, names: Names) -> None:
+        """Add names to the places of one segment in one stream.
+
+        In LCLS-1 a segment may come as several kinds of block: other versions, compressed ones.
+        """
+        free = next((place for place in places if config not in place), None)
+        if free is None and (not places or self.recording.splits_events):
+            free = {}
+            places.append(free)
+        if free is not None:
+            free[config] = names
+
     def _places(
-        self, names: Names, number: int, spec: FieldSpec, places: dict[int, dict[int, Names]]
+        self, names: Names, number: int, spec: FieldSpec, places: dict[int, list[dict[int, Names]]]
     ) -> tuple[Place, ...]:
-        if len(places) > 1 and not is_configuration(names.algorithm):
+        alone = self.recording.splits_events or is_configuration(names.algorithm)
+        if len(places) > 1 and not alone:
             streams = [self.recording.streams[k] for k in sorted(places)]
             where = " and ".join(f"stream {s.stream} ({s.parts[0]})" for s in streams)
             raise DuplicateData(
                 f"{names.detector}.{names.algorithm}.{spec.name} segment {number} is in {where}: "
                 "open the run with streams=... to choose one"
             )
-        return tuple(Place(k, tuple(sorted(places[k].items()))) for k in sorted(places))
+        return tuple(Place(k, tuple(sorted(place.items()))) for k in sorted(places) for place in places[k])
 
     def find(self, name: str) -> Entry | None:
         """Return a detector by any of its spellings."""
@@ -254,6 +280,16 @@ def snake_case(name: str) -> str:
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
     plain = re.sub(r"\W+", "_", spaced).strip("_").lower()
     return f"d_{plain}" if not plain or plain[0].isdigit() else plain
+
+
+def source_spellings(source: str) -> Iterator[str]:
+    """Yield the ways to write an LCLS-1 source: ``DetInfo(XppGon.0:Cspad.0)``, ``XppGon-0|Cspad-0``, ..."""
+    detector, colon, device = source.partition(":")
+    if not colon:
+        yield from (source, f"BldInfo({source})")
+        return
+    daq = "|".join("-".join(side.rsplit(".", 1)) for side in (detector, device))
+    yield from (source, f"DetInfo({source})", daq, f"DetInfo({daq})")
 
 
 def _unused(name: str, taken: Iterable[str]) -> str:
@@ -285,6 +321,9 @@ def public_names(channels: Iterable[Channel]) -> dict[str, Channel]:
 
 
 def _pixel_channel(channels: list[Channel]) -> Channel | None:
+    said = [c for c in channels if c.spec.kind is Kind.PIXELS]
+    if said:
+        return said[0]
     by_field = {c.field: c for c in channels}
     for field in PIXEL_FIELDS:
         if field in by_field and by_field[field].spec.rank > 0:

@@ -11,8 +11,8 @@ The vocabulary of the bytes tower::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+Progress = Callable[[str, int, int], None]
+"""Called with a path, the bytes scanned and the size of the file."""
 
 
 class Service(IntEnum):
@@ -37,6 +40,9 @@ class Service(IntEnum):
     DISABLE = 9
     SLOW_UPDATE = 10
     L1_ACCEPT = 12
+    MAP = 13  # this and what follows: LCLS-1 only
+    UNMAP = 14
+    UNKNOWN = 15
 
 
 class Kind(IntEnum):
@@ -46,6 +52,7 @@ class Kind(IntEnum):
     STRING = 1
     ENUM = 2
     ENUM_ENTRY = 3  # the value of one member of an enum: part of a dictionary, not data
+    PIXELS = 4  # the pixels or samples of a detector, where the format says so (LCLS-1 does)
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,15 @@ class FieldSpec:
     rank : int
         0 for a scalar; the shape of an array is in the block's layout.
     kind : Kind
+    unit : str
+        Where the format says it (LCLS-1 does).
     """
 
     name: str
     dtype: np.dtype[Any]
     rank: int
     kind: Kind = Kind.NUMBER
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,8 @@ class Names:
     key : int
         The number that blocks carry; unique within one stream and configuration.
     detector, det_type, det_id : str
-        Name, type and serial number as in the file.
+        Name, type and serial number as in the file; the name is the source (``XppGon.0:Cspad.0``)
+        in LCLS-1.
     algorithm : str
     version : tuple of int
         Major, minor, micro of the algorithm.
@@ -132,6 +143,16 @@ LAYOUT_COLUMNS = {             # one row per distinct set of shapes
     "layout_config": "<i2",    # ... of this configuration
     "first_word":    "<i8",    # index of its first word in `words`: the shapes of its array fields
 }
+
+# LCLS-1 has DGRAM_COLUMNS, BLOCK_COLUMNS without the layout, and these
+XTC_COLUMNS = {
+    "fiducial":      "<u4",    # datagram: the header's word; bits 0-16 fiducial, 17-31 event count
+    "ticks":         "<u4",    # datagram: the header's word; bits 0-23 ticks of 119 MHz, 24-31 control
+    "payload":       "<u4",    # block: bytes of its data
+    "kind_log":      "<u4",    # kind (a block's key is its row): source ...
+    "kind_phy":      "<u4",
+    "kind_contains": "<u4",    # ... and type word
+}
 # fmt: on
 
 
@@ -153,6 +174,10 @@ class StreamIndex:
         One per Configure.
     columns : mapping of str to array
     problems : tuple of Problem
+    format : {"xtc2", "xtc"}
+        LCLS-II or LCLS-1; decides which columns there are.
+    aliases : mapping of str to str
+        The DAQ's own names of detectors, where those are not what blocks are called (LCLS-1).
     """
 
     stream: int
@@ -160,6 +185,8 @@ class StreamIndex:
     configs: tuple[tuple[Names, ...], ...]
     columns: Mapping[str, Array]
     problems: tuple[Problem, ...] = ()
+    format: str = "xtc2"
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> Array:
         return self.columns[column]

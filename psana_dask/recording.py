@@ -10,25 +10,27 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from psana_dask.align import build_events, event_rows, select_events
+from psana_dask import align, align_xtc
+from psana_dask.align import select_events
 from psana_dask.blocks import StreamBlocks, decode_dgram
 from psana_dask.columns import load_columns, save_columns
 from psana_dask.errors import AmbiguousRun, FormatError, ReadError, RunNotFound, UnknownFormat
 from psana_dask.files import RunFiles, StreamFiles
-from psana_dask.index import INDEX_VERSION, file_mark, stream_index
-from psana_dask.model import EventTable, Problem, Service, StreamIndex
+from psana_dask.index import INDEX_VERSION, file_mark, format_of, stream_index
+from psana_dask.model import Array, EventTable, Problem, Progress, Service, StreamIndex
 from psana_dask.options import current
-from psana_dask.readers.xtc2_scanner import Progress
-from psana_dask.sources import POOL
+from psana_dask.payload_blocks import PayloadBlocks
+from psana_dask.sources import POOL, FileSource
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,30 @@ class Recording:
         # by reference: the index is on disk, or is made again where it cannot be seen
         return open_recording, (self.files, self.token)
 
+    @property
+    def format(self) -> str:
+        """``"xtc2"`` (LCLS-II) or ``"xtc"`` (LCLS-1)."""
+        return self.streams[0].format
+
     @cached_property
-    def blocks(self) -> tuple[StreamBlocks, ...]:
-        """Look-up of blocks, one per stream."""
-        return tuple(StreamBlocks(index) for index in self.streams)
+    def blocks(self) -> tuple[Any, ...]:
+        """Look-up of blocks, one per stream: `StreamBlocks` (xtc2) or `PayloadBlocks` (xtc)."""
+        return tuple(FORMATS[self.format].blocks(index) for index in self.streams)
+
+    @cached_property
+    def facts(self) -> Mapping[str, Array]:
+        """What the datagrams say of each event, by name; see `align_xtc.event_facts`."""
+        return FORMATS[self.format].facts(self.streams, self.events)
+
+    @property
+    def splits_events(self) -> bool:
+        """Whether streams hold different events of the same detectors, not different detectors."""
+        return FORMATS[self.format].splits_events
+
+    @cached_property
+    def aliases(self) -> Mapping[str, str]:
+        """The DAQ's own names of detectors, from all streams."""
+        return {source: name for s in reversed(self.streams) for source, name in s.aliases.items()}
 
     @cached_property
     def wanted(self) -> tuple[int, ...]:
@@ -83,6 +105,52 @@ class Recording:
         if runs is not None and service != Service.CONFIGURE:
             mine &= np.isin(index["run"], runs)
         return np.flatnonzero(mine)
+
+
+# ---- what differs between the formats -----------------------------------------------------------
+@dataclass(frozen=True)
+class Format:
+    """What a recording needs to know of a file format.
+
+    Parameters
+    ----------
+    blocks : type
+        Looks up the blocks of a stream.
+    events : callable
+        Builds the table of events from streams, their runs, and their files.
+    begin_runs : callable
+        Gives (experiment, run number) of each run of a stream whose BeginRun says them.
+    facts : callable
+        Gives what the datagrams say of each event.
+    splits_events : bool
+        Whether streams hold different events of the same detectors, not different detectors.
+    """
+
+    blocks: type
+    events: Callable[..., EventTable]
+    begin_runs: Callable[[StreamIndex], dict[int, tuple[str, int]]]
+    facts: Callable[[Sequence[StreamIndex], EventTable], Mapping[str, Array]]
+    splits_events: bool
+
+
+def _begin_runs(index: StreamIndex) -> dict[int, tuple[str, int]]:
+    """Return (experiment, run number) of each run of an XTC2 stream whose BeginRun says them."""
+    said = {}
+    for row in np.flatnonzero(index["service"] == Service.BEGIN_RUN):
+        for names, values in decode_dgram(index, int(row)):
+            if names.detector == "runinfo" and values.get("runnum"):
+                said[int(index["run"][row])] = (str(values.get("expt", "")), int(values["runnum"]))
+    return said
+
+
+def _no_facts(streams: Sequence[StreamIndex], events: EventTable) -> Mapping[str, Array]:
+    return {}
+
+
+FORMATS: Mapping[str, Format] = {
+    "xtc2": Format(StreamBlocks, align.build_run, _begin_runs, _no_facts, False),
+    "xtc": Format(PayloadBlocks, align_xtc.build_events, align_xtc.begin_runs, align_xtc.event_facts, True),
+}
 
 
 # ---- opening, once per process ------------------------------------------------------------------
@@ -187,7 +255,7 @@ def _indexes(
     files: RunFiles, live: bool, progress: Progress | None
 ) -> tuple[list[StreamIndex], list[Problem]]:
     """Index every stream; a stream that cannot be indexed is a problem, unless all are so."""
-    import psana_dask.readers.xtc2_scan  # noqa: F401  (compiled once, before the threads want it)
+    _compile(files)
 
     def one(stream: StreamFiles) -> StreamIndex | FormatError | UnknownFormat:
         try:
@@ -201,7 +269,20 @@ def _indexes(
     errors = [(s, f) for s, f in zip(files.streams, found, strict=True) if not isinstance(f, StreamIndex)]
     if not streams:
         raise errors[0][1]
-    return streams, [Problem(s.parts[0], 0, -1, str(error)) for s, error in errors]
+    problems = [Problem(s.parts[0], 0, -1, str(error)) for s, error in errors]
+    form = streams[0].format
+    what = f"a stream of format {{}} in a run of format {form}: it is left out"
+    problems += [Problem(s.parts[0], 0, -1, what.format(s.format)) for s in streams if s.format != form]
+    return [s for s in streams if s.format == form], problems
+
+
+def _compile(files: RunFiles) -> None:
+    """Load the compiled scan that the files need, once, before several threads want it."""
+    try:
+        form = format_of(FileSource(files.paths[0]))
+    except (FormatError, UnknownFormat, ReadError):
+        return
+    import_module(f"psana_dask.readers.{form}_scan")
 
 
 # ---- which run ----------------------------------------------------------------------------------
@@ -212,7 +293,7 @@ def _choose_runs(
 
     The BeginRun says the number; where it does not, the name of the file does.
     """
-    said = [_begin_runs(s) for s in streams]
+    said = [FORMATS[s.format].begin_runs(s) for s in streams]
     numbers = sorted({number for stream in said for _, number in stream.values()})
     experiment = next((name for stream in said for name, _ in stream.values() if name), files.experiment)
     if files.wanted is None and len(numbers) > 1:
@@ -228,20 +309,10 @@ def _choose_runs(
     return [runs if stream else None for runs, stream in zip(chosen, said, strict=True)], experiment, number
 
 
-def _begin_runs(index: StreamIndex) -> dict[int, tuple[str, int]]:
-    """Return (experiment, run number) of each run of a stream whose BeginRun says them."""
-    said = {}
-    for row in np.flatnonzero(index["service"] == Service.BEGIN_RUN):
-        for names, values in decode_dgram(index, int(row)):
-            if names.detector == "runinfo" and values.get("runnum"):
-                said[int(index["run"][row])] = (str(values.get("expt", "")), int(values["runnum"]))
-    return said
-
-
 def run_numbers(files: RunFiles) -> list[int]:
     """Return the numbers of all runs in the files, sorted; what the file names say if none is written."""
     streams, _ = _indexes(files, live=False, progress=None)
-    numbers = {n for s in streams for _, n in _begin_runs(s).values()}
+    numbers = {n for s in streams for _, n in FORMATS[s.format].begin_runs(s).values()}
     return sorted(numbers) or ([] if files.number is None else [files.number])
 
 
@@ -253,8 +324,7 @@ def _events(
     kept = _load_events(path, len(streams)) if token is not None else None
     if kept is not None:
         return kept
-    rows = [event_rows(s, r) for s, r in zip(streams, runs, strict=True)]
-    table = build_events(streams, rows, [s.parts[0] for s in streams])
+    table = FORMATS[streams[0].format].events(streams, runs, [s.parts[0] for s in streams])
     if files.only is not None:
         wanted = [k for k, s in enumerate(streams) if s.stream in files.only]
         table = select_events(table, np.logical_or.reduce(table.rows[wanted] >= 0, axis=0))

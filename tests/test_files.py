@@ -206,7 +206,7 @@ def test_an_empty_folder(tmp_path):
 def test_what_is_no_run(tmp_path):
     other = tmp_path / "notes.xtc2"
     other.write_text("anything else, but long enough for a header\n" * 10)
-    with pytest.raises(UnknownFormat, match=r"notes.xtc2 is not XTC2"):
+    with pytest.raises(UnknownFormat, match=r"notes.xtc2 is neither XTC2 nor XTC"):
         psana_dask.open(other)
     other.write_bytes(b"")
     with pytest.raises(EOFError, match=r"only 0 bytes: not even a datagram header in .*notes.xtc2"):

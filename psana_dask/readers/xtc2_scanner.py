@@ -7,7 +7,7 @@ that it cannot read, or a place to go on after a corrupt datagram.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.errors import ReadError
-from psana_dask.model import BLOCK_COLUMNS, DGRAM_COLUMNS, LAYOUT_COLUMNS, Array, Names, Problem
+from psana_dask.model import BLOCK_COLUMNS, DGRAM_COLUMNS, LAYOUT_COLUMNS, Array, Names, Problem, Progress
 from psana_dask.readers.state import BASE, END, LENGTH, NEXT, UNREAD, WINDOW
 from psana_dask.readers.xtc2 import is_header, parse_names, recognise
 from psana_dask.readers.xtc2_layout import DGRAM, DGRAM_OLD, XTC
 from psana_dask.sources import FileSource, MemorySource, Source, read_bytes
-
-Progress = Callable[[str, int, int], None]
-"""Called with a path, the bytes scanned and the size of the file."""
 
 
 @dataclass(frozen=True)

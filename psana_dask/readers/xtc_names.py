@@ -1,0 +1,90 @@
+"""What the blocks of LCLS-1 mean: the source and type of a kind as a detector with named fields.
+
+A kind is a source with a type and version; its fields are the values of its record (`xtc_values`), found
+from one payload.  Of an area detector's record the many views of its pixels are one field, its pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from psana_dask.model import FieldSpec, Names
+from psana_dask.readers.records import View
+from psana_dask.readers.tables import EPICS, is_config, type_name
+from psana_dask.readers.xtc_fields import columns_of
+from psana_dask.readers.xtc_layout import ID_XTC, Level, jungfrau_segment, source_name
+
+ID_ANY, ID_SMALL_DATA = 0, (89, 90, 91)
+"""Types that are no data: what only marks damage, and the records of small-data files."""
+
+ID_CONTROL = (10, 54, 69, 70, 79)
+"""Settings of the DAQ itself: run control, EPICS archiver, aliases, trigger, partition."""
+
+CONFIG = "config"
+"""Algorithm of the settings of a detector."""
+
+
+def kind_names(key: int, kind: tuple[int, int, int], sample: View | None) -> Names:
+    """Return the names of one kind.
+
+    Parameters
+    ----------
+    key : int
+        Its number.
+    kind : (int, int, int)
+        log, phy and type word.
+    sample : View, optional
+        One payload; without it the kind has no fields.
+    """
+    log, phy, contains = kind
+    type_id, version = contains & 0xFFFF, contains >> 16 & 0x7FFF
+    source, segment = detector_of(log, phy, type_id)
+    return Names(
+        key=key,
+        detector=source,
+        det_type=det_type_of(source, log, type_id),
+        det_id="",
+        algorithm=CONFIG if is_config(type_id) else "raw",
+        version=(version, 0, 0),
+        segment=segment,
+        fields=() if sample is None or not has_fields(type_id) else tuple(field_specs(sample)),
+    )
+
+
+def detector_of(log: int, phy: int, type_id: int) -> tuple[str, int]:
+    """Return what a source is called, and which segment of its detector it is.
+
+    Sources that are no detectors (nodes of the DAQ) are called after what they say.
+    """
+    if log >> 24 == Level.SOURCE:
+        found = jungfrau_segment(phy)
+        return (source_name(log, phy), 0) if found is None else (source_name(log, found[0]), found[1])
+    return (source_name(log, phy) if log >> 24 == Level.REPORTER else type_name(type_id)), 0
+
+
+def det_type_of(source: str, log: int, type_id: int) -> str:
+    """Return the device of a detector, else the name of the type."""
+    slow = type_id in {ID_ANY, ID_XTC, EPICS, *ID_SMALL_DATA, *ID_CONTROL}
+    if log >> 24 != Level.SOURCE or slow:
+        return type_name(type_id)
+    return source.partition(":")[2].rpartition(".")[0]
+
+
+def has_fields(type_id: int) -> bool:
+    """Tell whether blocks of a type are data of events."""
+    return not is_config(type_id) and type_id not in {ID_ANY, ID_XTC, EPICS, *ID_SMALL_DATA}
+
+
+def field_specs(sample: View) -> Iterator[FieldSpec]:
+    """Yield the fields of a payload."""
+    for column in columns_of(sample):
+        yield FieldSpec(column.name, column.dtype, len(column.shape), column.kind, column.unit)
+
+
+def undecoded(key: int, kind: tuple[int, int, int]) -> Names:
+    """Return the names of a kind that cannot be decoded: its bytes are its only field."""
+    names = kind_names(key, kind, None)
+    return replace(names, fields=(FieldSpec("bytes", np.dtype(np.uint8), 1),))
