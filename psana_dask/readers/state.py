@@ -3,8 +3,11 @@
 WINDOW = 256 * 1024
 """Bytes read at once where datagrams lie close together."""
 
-HOP = 4096
+HOP = 1024
 """Bytes read at a place far from the last one: headers of a big datagram."""
+
+NEAR = 8192
+"""A place that is no farther behind the bytes in hand is as good as next to them: more is read at once."""
 
 NEXT, END, BASE, LENGTH = range(4)
 """Next byte to look at, end of the file, and what the window holds."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.jit import array, int32, int64, njit, pread
-from psana_dask.readers.state import BASE, HOP, LENGTH, WINDOW
+from psana_dask.readers.state import BASE, HOP, LENGTH, NEAR, WINDOW
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -36,14 +36,19 @@ def u4(window: Bytes, i: int) -> Any:
 
 @njit(int64(int32, BYTES, STATE, int64, int64), counted=False, inline="always")
 def fetch(descriptor: int, window: Bytes, state: Ints, offset: int, size: int) -> int:
-    """Return where byte `offset` is in the window, reading on if it must; -1 if it cannot."""
+    """Return where byte `offset` is in the window, reading on if it must; -1 if it cannot.
+
+    Reads grow as long as each begins where the last one ended, and are small again after a hop:
+    reading what lies between takes longer than a call for gaps above some 10 kB.
+    """
     base, length = state[BASE], state[LENGTH]
     if base <= offset and offset + size <= base + length:
         return int(offset - base)
     if descriptor < 0:
         return -1
     ahead = offset - (base + length)
-    wanted = WINDOW if -WINDOW < ahead < WINDOW else max(HOP, size)
+    wanted = min(2 * length, WINDOW) if -WINDOW < ahead < NEAR else HOP
+    wanted = max(wanted, HOP, size)
     state[BASE] = offset
     state[LENGTH] = max(0, pread(descriptor, window.ctypes, wanted, offset))
     return 0 if size <= state[LENGTH] else -1

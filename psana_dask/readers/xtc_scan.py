@@ -25,7 +25,7 @@ MAX_DEPTH = 32
 class Status(IntEnum):
     """Why `scan` came back."""
 
-    DONE = 0  # the end of the file
+    DONE = 0  # the end of the file, or STOP: datagrams that begin there are another walk's
     FULL = 1  # an output table has no room for the next datagram
     NEED = 2  # bytes outside the window (memory), or that cannot be read (file)
     BAD_HEADER = 3  # no valid datagram header at NEXT
@@ -42,8 +42,8 @@ class Fault(IntEnum):
 
 
 # rows of the state array, after those of `window`
-DGRAMS, LEAVES, FAULTS = range(4, 7)
-STATE_SIZE = 7
+DGRAMS, LEAVES, FAULTS, STOP = range(4, 8)
+STATE_SIZE = 8
 
 # fmt: off
 DGRAM_ROW = np.dtype([
@@ -202,6 +202,7 @@ def scan(
     window : (bytes,) uint8
         At least WINDOW long where there is a descriptor.
     state : (STATE_SIZE,) int64
+        Datagrams from NEXT on, those that begin before STOP; END is the size of the file.
     stops : (MAX_DEPTH,) int64
         Room for the ends of nested containers.
     dgrams, leaves, faults : tables to fill
@@ -210,6 +211,8 @@ def scan(
     """
     while True:
         offset = state[NEXT]
+        if offset >= state[STOP]:
+            return Status.DONE
         if offset + 40 > state[END]:
             return Status.TRUNCATED if offset < state[END] else Status.DONE
         if state[DGRAMS] >= dgrams.size:
@@ -244,15 +247,17 @@ def scan(
         state[NEXT] = offset + size
 
 
-@njit(int64(int32, BYTES, STATE, uint64), counted=False)
-def resync(descriptor: int, window: Bytes, state: Ints, seconds: int) -> int:
+@njit(int64(int32, BYTES, STATE, uint64, int64), counted=False)
+def resync(descriptor: int, window: Bytes, state: Ints, seconds: int, step: int) -> int:
     """Return the next offset after ``state[NEXT]`` where a chain of datagrams begins again, or -1.
+
+    Every `step` bytes are tried; headers of an intact file lie at multiples of 4.
 
     A chain is three likely headers, or fewer that end exactly at the end of the file.  UNREAD:
     bytes are needed from ``state[NEXT]`` on (memory) or cannot be read (file).
     """
     while True:
-        state[NEXT] += 1
+        state[NEXT] += step
         position = state[NEXT]
         links = 0
         while links < 3 and position + 40 <= state[END]:

@@ -124,6 +124,72 @@ def test_one_datagram_with_more_leaves_than_a_table_holds():
     assert len(block.dgrams) == 2
 
 
+# ---- pieces side by side ------------------------------------------------------------------------
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Pieces of a few kilobytes; the list names where each scan of a piece began."""
+    begun = []
+    go = xtc._Walk.go_to_chain
+
+    def noted(walk, offset, near):
+        begun.append(go(walk, offset, near))
+        return begun[-1]
+
+    monkeypatch.setattr(xtc, "PIECE", 4096)
+    monkeypatch.setattr(xtc, "OPENING", 300)
+    monkeypatch.setattr(xtc._Walk, "go_to_chain", noted)
+    return begun
+
+
+def one_walk(path, **options):
+    """What the scan must give: the blocks of a single walk."""
+    blocks = list(xtc.walk(FileSource(str(path)), **options))
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+def same(ours, theirs):
+    rows = np.array_equal(ours.dgrams, theirs.dgrams) and np.array_equal(ours.leaves, theirs.leaves)
+    return rows and (ours.problems, ours.next) == (theirs.problems, theirs.next)
+
+
+@pytest.mark.parametrize("cut", [0, 50])
+@pytest.mark.parametrize("live", [False, True])
+def test_pieces_side_by_side_give_what_one_walk_gives(tmp_path, small_pieces, cut, live):
+    path = tmp_path / "a.xtc"
+    data = b"".join(run(events=400))
+    path.write_bytes(data[: len(data) - cut])
+    block = xtc.scan(FileSource(str(path)), live=live)
+    assert same(block, one_walk(path, live=live))
+    assert len(small_pieces) == xtc.MOST_PIECES - 1
+    assert set(small_pieces) <= set(block.dgrams["offset"].tolist())
+    assert len(block.problems) == (cut > 0 and not live)
+
+
+def test_pieces_of_a_file_with_corrupt_datagrams(tmp_path, small_pieces):
+    pieces = run(events=400)
+    data, starts = bytearray(b"".join(pieces)), offsets_of(pieces)
+    for victim in (100, 250):
+        data[starts[victim] + 36] ^= 3
+    path = tmp_path / "a.xtc"
+    path.write_bytes(data)
+    block = xtc.scan(FileSource(str(path)))
+    assert same(block, one_walk(path))
+    assert len(block.problems) == 2
+
+
+def test_a_payload_that_looks_like_datagrams_misleads_no_piece(tmp_path, small_pieces):
+    inner = b"".join(event(i) for i in range(60))
+    decoy = dgram(
+        TransitionId.L1_ACCEPT, [container(inner, type_id=2, source=CAMERA)], timestamp=1005 << 32
+    )
+    path = tmp_path / "a.xtc"
+    path.write_bytes(b"".join(run(events=200)) + decoy * 2 + b"".join(run(events=200)))
+    block = xtc.scan(FileSource(str(path)))
+    assert same(block, one_walk(path))
+    assert not set(small_pieces) <= set(block.dgrams["offset"].tolist())
+
+
 def test_leaves_are_numbered_by_source_and_type():
     block = scan(b"".join(run()))
     kinds = xtc.Kinds()
