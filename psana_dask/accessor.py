@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+
+if TYPE_CHECKING:
+    from psana_dask.geometry.model import Geometry
 
 
 @xr.register_dataarray_accessor("psana")  # type: ignore[no-untyped-call]
@@ -35,6 +39,21 @@ class ArrayAccessor:
             raise ValueError(f"{self._array.name} does not know what is missing: no coordinate {names[1]}")
         dtype = np.result_type(self._array.dtype, np.float32)
         return self._array.astype(dtype).where(self._array.coords[known[0]])
+
+    def assemble(self, geometry: Geometry | str | os.PathLike[str], **choices: Any) -> xr.DataArray:
+        """Return the images (..., y, x) of an array of pixels (..., panel, row, col).
+
+        Parameters
+        ----------
+        geometry : Geometry, str or path
+            Or the text of one, or a file in any format that `psana_dask.geometry.load` reads.
+        **choices
+            ``fill=``, ``overlap=``, ``holes=``, ...: see `psana_dask.images.assemble`.
+        """
+        from psana_dask.geometry.files import as_geometry
+        from psana_dask.images import assemble
+
+        return assemble(self._array, as_geometry(geometry), **choices)
 
 
 @xr.register_dataset_accessor("psana")  # type: ignore[no-untyped-call]

@@ -102,20 +102,28 @@ class ImageArray(EventArray):
     tables : geometry.AssemblyTables
     slots : (panel,) int64
         Panel of the geometry that each panel of the data is.
+    fill : number, optional
+        For bins without data, instead of NaN or 0; NaN makes floats of integers.
     """
 
     dims = ("time", "y", "x")
 
-    def __init__(self, frames: FrameArray | CalibratedArray, tables: AssemblyTables, slots: Ints) -> None:
+    def __init__(
+        self,
+        frames: FrameArray | CalibratedArray,
+        tables: AssemblyTables,
+        slots: Ints,
+        fill: float | None = None,
+    ) -> None:
         super().__init__(frames.target)
-        self._frames, self._tables, self._slots = frames, tables, slots
-        self.dtype = frames.dtype
+        self._frames, self._tables, self._slots, self._fill = frames, tables, slots, fill
+        self.dtype = assembly.image_dtype(frames.dtype, fill)
         self.shape = (frames.shape[0], *tables.shape)
 
     @property
     def token(self) -> str:
         """Hash of the values."""
-        return f"{super().token}-{self._frames.token}-{self._tables.key[:16]}"
+        return f"{super().token}-{self._frames.token}-{self._tables.key[:16]}-{self._fill}"
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
@@ -139,13 +147,13 @@ class ImageArray(EventArray):
         return np.flatnonzero(self._tables.touched(rows, cols)[self._slots])
 
     def _assemble(self, positions: Ints, panels: Ints, out: Array) -> None:
-        frames = np.zeros((len(positions), *self._tables.panels), self.dtype)
+        frames = np.zeros((len(positions), *self._tables.panels), self._frames.dtype)
         present = np.zeros((len(positions), self._tables.panels[0]), bool)
         if len(panels):
             events = self.target.choice.numbers[positions]
             frames[:, self._slots[panels]] = self._panels(positions, panels)
             present[:, self._slots[panels]] = self.target.reader().present(events)[:, panels]
-        assembly.apply(frames, self._tables, out, present=present)
+        assembly.apply(frames, self._tables, out, present=present, fill=self._fill)
 
     def _panels(self, positions: Ints, panels: Ints) -> Array:
         if self._frames.ndim == 3:

@@ -250,38 +250,94 @@ class Detector:
 
     def assembled(
         self,
+        frames: Any = None,
         *,
         calibrated: bool = False,
         policy: Policy = "error",
         geometry: Geometry | None = None,
+        fill: float | None = None,
         chunks: Any = "auto",
         **choices: Any,
     ) -> xr.DataArray:
-        """Return assembled frames, raw or calibrated.
+        """Return images of any array of this detector's pixels; by default of its raw frames.
 
         Parameters
         ----------
+        frames : DataArray or array, optional
+            (..., [panel,] row, col): a mean of ``det.calib``, a mask, pedestals. Dask stays lazy.
+            Panels that its coordinates call missing, or that are NaN throughout, are missing.
         calibrated : bool
-            Calibrate first, under `policy`.
+            Without `frames`: calibrate the raw frames first, under `policy`.
         policy : {"error", "warn", "raw"}
         geometry : Geometry, optional
             Another one than the run's.
+        fill : number, optional
+            For bins without data; ``fill=np.nan`` gives floats also for integers.
         chunks : "auto", mapping or None
+            Without `frames`.
         **choices
             ``overlap="last"|"mean"|"max"``, ``holes="none"|"nearest"|"minimum"``, ``frame``, ...
-            See `psana_dask.geometry.assembly.prepare`.
+            See `psana_dask.geometry.prepare`.
 
         Returns
         -------
         DataArray
-            (time, y, x); bins without data are NaN, or 0 for integers. A sensor of one panel
-            without a known geometry is its own image.
+            (..., y, x) with y and x in metres; bins without data are NaN, or 0 for integers. A
+            sensor of one panel without a known geometry is its own image.
+
+        Raises
+        ------
+        GeometryError
+            No geometry is known, or the array does not have its pixels.
+
+        Examples
+        --------
+        >>> mean = det.assembled(det.calib.mean("time"))  # doctest: +SKIP
+        >>> good = det.assembled(det.mask)  # doctest: +SKIP
         """
+        how = {**choices, "fill": fill}
+        if frames is not None:
+            if calibrated:
+                raise ValueError("calibrated=True is for the raw frames; pass det.calib instead")
+            found = self._imaging.image_of(frames, geometry, **how)
+            return found.assign_attrs(geometry=self._which_geometry(geometry))
         if not calibrated:
             raw: dict[str, Any] = {"calibrated": False}
-            return self._image(self._imaging.raw, "assembled", raw, geometry, chunks, choices)
-        frames, attrs = self._imaging.calibrated(policy=policy)
-        return self._image(frames, "image", attrs, geometry, chunks, choices)
+            return self._image(self._imaging.raw, "assembled", raw, geometry, chunks, how)
+        lazy, attrs = self._imaging.calibrated(policy=policy)
+        return self._image(lazy, "image", attrs, geometry, chunks, how)
+
+    def panels_of(
+        self, image: Any, *, geometry: Geometry | None = None, fill: float | None = None, **choices: Any
+    ) -> xr.DataArray:
+        """Give each pixel the value of its bin in an image: the inverse of `assembled`.
+
+        Parameters
+        ----------
+        image : DataArray or array
+            (..., y, x), for instance a mask drawn on an image; with coordinates y and x it may be
+            a part of one.
+        geometry, **choices
+            As they were when the image was assembled.
+        fill : number, optional
+            For pixels outside of the image: NaN for floats, 0 for integers.
+
+        Returns
+        -------
+        DataArray
+            (..., [panel,] row, col).
+
+        Raises
+        ------
+        GeometryError
+            The image was not made with this geometry and these choices.
+
+        Examples
+        --------
+        >>> mask = det.panels_of(drawn)  # doctest: +SKIP
+        >>> det.calibrated(mask=mask)  # doctest: +SKIP
+        """
+        return self._imaging.panels_of(image, geometry, fill, **choices)
 
     def _image(
         self,
@@ -297,9 +353,16 @@ class Detector:
             return whole.rename(row="y", col="x")
         lazy, tables = self._imaging.assembled(frames, geometry, **choices)
         coords = {"y": ("y", tables.y, {"units": "m"}), "x": ("x", tables.x, {"units": "m"})}
-        given = "geometry" in self.constants or geometry is not None
-        kind = "given" if geometry is not None else "constant" if given else "default"
-        return self._imaging.labelled(lazy, field, {**attrs, "geometry": kind}, chunks, coords)
+        what = {**attrs, "geometry": self._which_geometry(geometry)}
+        return self._imaging.labelled(lazy, field, what, chunks, coords)
+
+    def _which_geometry(self, given: Geometry | None) -> str:
+        """Return where the geometry of an image comes from."""
+        if given is not None:
+            return "given"
+        if self._imaging.is_plain:
+            return "none"
+        return "constant" if "geometry" in self.constants else "default"
 
     # ---- text ---------------------------------------------------------------------------------
     @cached_property

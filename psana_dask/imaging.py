@@ -5,10 +5,12 @@ Constants are looked up on first use; what was used is in the attributes of ever
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -28,6 +30,7 @@ from psana_dask.errors import ConstantsNotFound, ConstantsWarning, GeometryError
 from psana_dask.geometry.assembly import AssemblyTables, prepare
 from psana_dask.geometry.defaults import default_geometry
 from psana_dask.geometry.model import Geometry
+from psana_dask.geometry.segments import Convention
 from psana_dask.geometry.text import read_text
 from psana_dask.pipeline import FrameArray, LazyArray
 from psana_dask.settings import detector_config
@@ -180,10 +183,17 @@ class Imaging:
         GeometryError
             Neither is there, or the constant is malformed.
         """
-        found = self.constants.get("geometry")
+        found, which = self.constants.get("geometry"), self.convention
         if found is not None:
-            return read_text(str(found.value))
-        return default_geometry(self.entry.det_type, panels=int(self._slots.max()) + 1, shape=self._panel)
+            return read_text(str(found.value), convention=which, segment_shape=self._panel)
+        panels = int(self._slots.max()) + 1
+        return default_geometry(self.entry.det_type, panels=panels, shape=self._panel, convention=which)
+
+    @property
+    def convention(self) -> Convention:
+        """Which library's segment types are meant: psana1 for LCLS-1 files, psana2 for LCLS-II."""
+        name = Path(self.view.recording.files.paths[0]).name
+        return "psana1" if re.search(r"\.xtc($|\.)", name) else "psana2"
 
     @property
     def is_plain(self) -> bool:
@@ -204,7 +214,11 @@ class Imaging:
         return self.shape[-2], self.shape[-1]
 
     def assembled(
-        self, frames: FrameArray | CalibratedArray, geometry: Geometry | None = None, **choices: Any
+        self,
+        frames: FrameArray | CalibratedArray,
+        geometry: Geometry | None = None,
+        fill: float | None = None,
+        **choices: Any,
     ) -> tuple[ImageArray, AssemblyTables]:
         """Return assembled images and the tables they were made with."""
         used = geometry or self.geometry
@@ -214,7 +228,29 @@ class Imaging:
                 f"the geometry has panels of {tables.panels[1:]} pixels, {tables.panels[0]} of them; "
                 f"{self.entry.name} has panels {self._slots.tolist()} of {self._panel}"
             )
-        return ImageArray(frames, tables, self._slots), tables
+        return ImageArray(frames, tables, self._slots, fill), tables
+
+    def image_of(
+        self, array: Any, geometry: Geometry | None = None, fill: float | None = None, **choices: Any
+    ) -> xr.DataArray:
+        """Return the image of any array of this detector's pixels; see `Detector.assembled`."""
+        from psana_dask.images import assemble, labelled
+
+        pixels = labelled(array, self.raw.dims[1:])
+        if geometry is None and self.is_plain:
+            return pixels.rename(row="y", col="x")
+        return assemble(pixels, geometry or self.geometry, slots=self._slots, fill=fill, **choices)
+
+    def panels_of(
+        self, image: Any, geometry: Geometry | None = None, fill: float | None = None, **choices: Any
+    ) -> xr.DataArray:
+        """Return the detector's pixels of an image; see `Detector.panels_of`."""
+        from psana_dask.images import IMAGE, disassemble, labelled
+
+        if geometry is None and self.is_plain:
+            return labelled(image, IMAGE).rename(y="row", x="col").drop_vars(("row", "col"), errors="ignore")
+        found = disassemble(image, geometry or self.geometry, fill=fill, **choices).sel(panel=self._slots)
+        return found if "panel" in self.raw.dims else found.squeeze("panel", drop=True)
 
     # ---- labels -------------------------------------------------------------------------------
     def labelled(

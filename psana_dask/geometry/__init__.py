@@ -1,6 +1,6 @@
 """Detector geometry: where each pixel is, and images made from panels.
 
-Pure functions on frozen values and arrays; nothing here opens a file.  `docs/geometry.md` has
+Pure functions on frozen values and arrays; only `files` opens files.  `docs/geometry.md` has
 the convention of coordinates and a figure.
 
 >>> from psana_dask import geometry
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from psana_dask.geometry.assembly import apply, assembled, panels_of, prepare
     from psana_dask.geometry.defaults import default_geometry
     from psana_dask.geometry.figure import describe, draw_image, draw_panels
+    from psana_dask.geometry.files import load, save
     from psana_dask.geometry.model import Geometry, Part, moved, placed, tilted
     from psana_dask.geometry.tables import AssemblyTables
     from psana_dask.geometry.text import read_text, write_text
@@ -34,6 +35,7 @@ _HOMES = {
     **dict.fromkeys(("apply", "assembled", "panels_of", "prepare"), "assembly"),
     **dict.fromkeys(("areas", "coordinates", "mask", "projected", "sizes"), "tree"),
     **dict.fromkeys(("default_geometry",), "defaults"),
+    **dict.fromkeys(("load", "save"), "files"),
     **dict.fromkeys(("describe", "draw_image", "draw_panels"), "figure"),
     **dict.fromkeys(("read_text", "write_text"), "text"),
     "convert": None,
@@ -42,8 +44,8 @@ _HOMES = {
 
 __all__ = [
     "AssemblyTables", "Geometry", "Part", "apply", "areas", "assembled", "convert", "coordinates",
-    "default_geometry", "describe", "draw_image", "draw_panels", "mask", "moved", "panels_of", "placed",
-    "prepare", "projected", "read_text", "refine", "sizes", "tilted", "write_text",
+    "default_geometry", "describe", "draw_image", "draw_panels", "load", "mask", "moved", "panels_of",
+    "placed", "prepare", "projected", "read_text", "refine", "save", "sizes", "tilted", "write_text",
 ]  # fmt: skip
 
 

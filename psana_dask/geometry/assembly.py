@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.errors import GeometryError
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.tables import AssemblyTables, prepare
 
@@ -82,6 +83,21 @@ def assembled(
     tables = prepare(geometry, **choices)
     out = np.empty((*panels.shape[:-3], *tables.shape), panels.dtype)
     return apply(panels, tables, out, present=present, fill=fill)
+
+
+def image_dtype(dtype: np.dtype[Any], fill: float | None = None) -> np.dtype[Any]:
+    """Return the type of images of pixels of `dtype`: the same, or floats where `fill` needs them.
+
+    Raises
+    ------
+    GeometryError
+        The pixels are neither real numbers nor truth values.
+    """
+    if dtype.kind not in "biuf":
+        raise GeometryError(f"an image holds numbers or truth values, not {dtype}")
+    if fill is None or dtype.kind == "f" or float(fill).is_integer():
+        return dtype
+    return np.result_type(dtype, np.float32)
 
 
 def panels_of(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -27,10 +27,30 @@ SHORTEST_RUN = 12
 # pixels; a panel whose rows break into shorter runs is scattered instead
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The arguments of `prepare`, part of the tables' key."""
+
+    frame: Frame
+    pixel_size: float | None
+    overlap: Overlap
+    holes: Holes
+    tilts: bool
+    wide_centres: bool | None
+    plane: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class AssemblyTables:
-    """What `apply` needs; made by `prepare`, never changed."""
+    """What `apply` needs; made by `prepare`, never changed.
 
+    Tables travel as the geometry and the choices they are made from: a few kB, worked out once
+    in each process.
+    """
+
+    geometry: Geometry
+    # without comments
+    choices: Choices
     key: str
     # hash of the geometry and the choices: equal keys, equal tables
     panels: tuple[int, int, int]
@@ -47,6 +67,12 @@ class AssemblyTables:
     # (panel, 4): first and past-the-end row, first and past-the-end column of each panel's bins
     kernel: tuple[Any, ...]
     # arrays for `kernels.assemble`
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _prepare, (self.geometry, self.choices)
+
+    def __dask_tokenize__(self) -> str:
+        return self.key
 
     def touched(self, rows: slice, cols: slice) -> NDArray[np.bool_]:
         """Return which panels (panel,) may show in ``image[rows, cols]``: those worth reading.
@@ -116,27 +142,14 @@ def prepare(
     """
     if pixel_size is not None and not pixel_size > 0:
         raise ValueError(f"pixel_size is {pixel_size}; it must be positive (um)")
-    return _prepare(geometry, _Choices(frame, pixel_size, overlap, holes, tilts, wide_centres, plane))
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """The arguments of `prepare`, part of the tables' key."""
-
-    frame: Frame
-    pixel_size: float | None
-    overlap: Overlap
-    holes: Holes
-    tilts: bool
-    wide_centres: bool | None
-    plane: float | None
+    # comments and line numbers do not decide where pixels are
+    content = replace(geometry, comments=())
+    return _prepare(content, Choices(frame, pixel_size, overlap, holes, tilts, wide_centres, plane))
 
 
 @lru_cache(maxsize=8)
-def _prepare(geometry: Geometry, choices: _Choices) -> AssemblyTables:
-    where = coordinates(
-        geometry, frame=choices.frame, tilts=choices.tilts, wide_centres=choices.wide_centres
-    )
+def _prepare(geometry: Geometry, choices: Choices) -> AssemblyTables:
+    where = coordinates(geometry, frame=choices.frame, tilts=choices.tilts, wide_centres=choices.wide_centres)
     if choices.plane is not None:
         where = Coordinates(*projected(where, choices.plane), where.z)
     layout = _layout(where, choices.pixel_size or geometry.segment.pixel_size, choices.frame)
@@ -144,7 +157,7 @@ def _prepare(geometry: Geometry, choices: _Choices) -> AssemblyTables:
     key = hashlib.sha256((geometry.key + repr(choices)).encode()).hexdigest()
     boxes = _boxes(layout.bins, layout.shape[1])
     return AssemblyTables(
-        key, geometry.shape, layout.shape, layout.y, layout.x, layout.bins, boxes, kernel
+        geometry, choices, key, geometry.shape, layout.shape, layout.y, layout.x, layout.bins, boxes, kernel
     )
 
 
@@ -306,9 +319,7 @@ def _neighbours(bins: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.i
     return np.stack(places, axis=1)
 
 
-def _nearest(
-    layout: _Layout, holes: NDArray[np.int64], neighbours: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _nearest(layout: _Layout, holes: NDArray[np.int64], neighbours: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each hole the neighbouring bin whose pixel lies nearest to the hole's middle."""
     here = layout.bins.ravel()
     pixel = np.zeros(layout.shape[0] * layout.shape[1], np.int64)

@@ -9,7 +9,8 @@ psana2 moves to the centre of a wide pixel (JUNGFRAU:V2) are half a pixel away f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import asin, atan2, degrees
 
@@ -131,6 +132,53 @@ def geometry_of(
     return geometry
 
 
+def recognised(
+    tiles_for: Callable[[SegmentType], Sequence[Tile]],
+    convention: Convention = "psana2",
+    also: Sequence[str] = (),
+) -> Geometry:
+    """Return the geometry of the segment type that fits: most ASICs first, then the best fit.
+
+    Any sensor of several ASICs looks like several sensors of one as well.
+
+    Parameters
+    ----------
+    tiles_for : callable
+        Gives the ASICs, taken as panels of a segment type; raises `GeometryError` if they cannot be.
+    convention : {"psana2", "psana1"}
+        Which library's segment types.
+    also : sequence of str
+        Types to try when no other fits.
+
+    Raises
+    ------
+    GeometryError
+        None fits.
+    """
+    table = PSANA1 if convention == "psana1" else PSANA2
+    for names in (_fitting(tiles_for, table, convention), also):
+        for name in names:
+            with suppress(GeometryError):
+                return geometry_of(tiles_for(segment_type(name, convention)), name, convention=convention)
+    raise GeometryError("no segment type has these ASICs; give segment=")
+
+
+def _fitting(
+    tiles_for: Callable[[SegmentType], Sequence[Tile]], names: Iterable[str], convention: Convention
+) -> list[str]:
+    """Return the segment types that fit the first panel, the most likely first."""
+    misfits: dict[str, tuple[int, float]] = {}
+    for name in names:
+        kind = segment_type(name, convention)
+        with suppress(GeometryError):
+            first = by_panels(tiles_for(kind))[0]
+            error = misfit(kind, first)
+            if np.isfinite(error):
+                # rounded to nm: equal types come in the order of the table
+                misfits[name] = (-len(first), round(error, 9))
+    return sorted(misfits, key=lambda key: misfits[key])
+
+
 def best_segment(found: Sequence[Tile], convention: Convention = "psana2") -> str:
     """Return the name of the segment type whose ASICs match those of one panel best."""
     table = PSANA1 if convention == "psana1" else PSANA2
@@ -244,9 +292,7 @@ def _part(name: str, index: int, turn: Array, origin: Array) -> Part:
     angles = angles_of(turn)
     design = [90.0 * round(angle / 90) % 360 for angle in angles]
     tilt = [(angle - base + 180) % 360 - 180 for angle, base in zip(angles, design, strict=True)]
-    place, rotation, deviation = (
-        (float(a), float(b), float(c)) for a, b, c in (origin, design, tilt)
-    )
+    place, rotation, deviation = ((float(a), float(b), float(c)) for a, b, c in (origin, design, tilt))
     return Part("CAMERA", 0, name, index, place, rotation, deviation)
 
 

@@ -71,7 +71,7 @@ def test_texts_by_name(form):
     ("text", "form", "segment", "message"),
     [
         ("", "crystfell", None, r"no text format 'crystfell'; did you mean crystfel"),
-        ("{}", "dxtbx", None, r"give segment="),
+        ("{}", "dxtbx", None, r"not a dxtbx detector model: KeyError"),
         ('{\n"panels": [,]}', "dxtbx", "PNCCD:V1", r"line 2: not JSON"),
         (convert.write(GEOMETRY), "psana", "PNCCD:V1", r"the text says EPIX10KA:V1, not PNCCD:V1"),
     ],

@@ -33,8 +33,6 @@ def _read_crystfel(text: str, segment: str | None, convention: Convention) -> Ge
 
 
 def _read_dxtbx(text: str, segment: str | None, convention: Convention) -> Geometry:
-    if segment is None:
-        raise GeometryError("a dxtbx model does not say which sensors it has: give segment=")
     try:
         model = json.loads(text)
     except json.JSONDecodeError as error:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from psana_dask.errors import GeometryError
 from psana_dask.geometry.model import Geometry
-from psana_dask.geometry.segments import Array, Convention, segment_type
-from psana_dask.geometry.tiles import geometry_of, tiles_of_positions
+from psana_dask.geometry.segments import Array, Convention, SegmentType, segment_type
+from psana_dask.geometry.tiles import Tile, geometry_of, recognised, tiles_of_positions
 from psana_dask.geometry.tree import coordinates
 
 CSPAD_PER_COLUMN = 8
@@ -41,20 +41,29 @@ def to_pixel_map(geometry: Geometry) -> PixelMap:
     return PixelMap(*blocks)
 
 
-def from_pixel_map(pixel_map: PixelMap, segment: str, *, convention: Convention = "psana2") -> Geometry:
+def from_pixel_map(
+    pixel_map: PixelMap, segment: str | None = None, *, convention: Convention = "psana2"
+) -> Geometry:
     """Return the geometry that a pixel map describes.
 
     Parameters
     ----------
     pixel_map : PixelMap
         Arrays as Cheetah stores them; float32 limits the positions to about 0.01 um.
-    segment : str
-        The psana segment type of the panels.
+    segment : str, optional
+        The psana segment type of the panels; by default the one that fits best.
     """
-    kind = segment_type(segment, convention)
-    axes = [panels(axis, kind.shape, segment) for axis in pixel_map]
+    if segment is None:
+        return recognised(lambda kind: _tiles(pixel_map, kind), convention)
+    found = _tiles(pixel_map, segment_type(segment, convention))
+    return geometry_of(found, segment, convention=convention)
+
+
+def _tiles(pixel_map: PixelMap, kind: SegmentType) -> tuple[Tile, ...]:
+    """Return the ASICs of a pixel map, taken as panels of a segment type."""
+    axes = [panels(axis, kind.shape, kind.name) for axis in pixel_map]
     positions = np.stack(axes, axis=-1).astype(np.float64) / UNITS * 1e-6
-    return geometry_of(tiles_of_positions(positions, kind), segment, convention=convention)
+    return tiles_of_positions(positions, kind)
 
 
 def stacked(array: Array, segment: str) -> NDArray[Any]:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from psana_dask.errors import GeometryError
 from psana_dask.geometry.model import Geometry
-from psana_dask.geometry.segments import PSANA1, PSANA2, Array, Convention, segment_type
-from psana_dask.geometry.tiles import Tile, geometry_of, misfit, tiles_of
+from psana_dask.geometry.segments import Array, Convention, SegmentType, segment_type
+from psana_dask.geometry.tiles import Tile, geometry_of, recognised, tiles_of
 
 Corner = Literal["corner", "centre"]
 Region = tuple[int, tuple[int, int], tuple[int, int]]
@@ -148,12 +148,17 @@ def read_crystfel(
         Which library's segment types.
     """
     parsed = parse_crystfel(text)
+
+    def tiles_for(kind: SegmentType) -> tuple[Tile, ...]:
+        return parsed.tiles(kind.shape, corner=corner, distance=distance)
+
     if segment:
-        return _as_segment(parsed, segment, corner, distance, convention)
-    for name in _candidates(parsed, corner, distance, convention):
-        with suppress(GeometryError):
-            return _as_segment(parsed, name, corner, distance, convention)
-    return geometry_of(_single(parsed, corner, distance), convention=convention)
+        found = tiles_for(segment_type(segment, convention))
+        return geometry_of(found, segment, convention=convention)
+    single = _single(parsed, corner, distance)
+    with suppress(GeometryError):
+        return recognised(tiles_for, convention)
+    return geometry_of(single, convention=convention)
 
 
 def write_crystfel(
@@ -254,9 +259,7 @@ def _tile(
     first, slow, fast = _place(panel, distance)
     if corner == "corner":
         first = first + (slow + fast) / 2
-    return Tile(
-        index, (row, row + end_ss - first_ss), (col, col + end_fs - first_fs), first, slow, fast
-    )
+    return Tile(index, (row, row + end_ss - first_ss), (col, col + end_fs - first_fs), first, slow, fast)
 
 
 def _ranges(panel: CrystfelPanel) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -301,31 +304,6 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _as_segment(
-    parsed: CrystfelFile, name: str, corner: Corner, distance: float | None, convention: Convention
-) -> Geometry:
-    shape = segment_type(name, convention).shape
-    found = parsed.tiles(shape, corner=corner, distance=distance)
-    return geometry_of(found, name, convention=convention)
-
-
-def _candidates(
-    parsed: CrystfelFile, corner: Corner, distance: float | None, convention: Convention
-) -> list[str]:
-    """Return the segment types that fit the first panel: most ASICs first, then the best fit.
-
-    Any sensor of several ASICs looks like several sensors of one as well.
-    """
-    misfits: dict[str, tuple[int, float]] = {}
-    for name in PSANA1 if convention == "psana1" else PSANA2:
-        kind = segment_type(name, convention)
-        found = [t for t in parsed.tiles(kind.shape, corner=corner, distance=distance) if t.panel == 0]
-        error = misfit(kind, sorted(found, key=lambda t: (t.rows, t.cols)))
-        if np.isfinite(error):
-            misfits[name] = (-len(found), round(error, 9))
-    return sorted(misfits, key=lambda key: misfits[key])
-
-
 def _single(parsed: CrystfelFile, corner: Corner, distance: float | None) -> list[Tile]:
     """Return each panel of the file as a detector panel of its own."""
     found = []
@@ -338,9 +316,7 @@ def _single(parsed: CrystfelFile, corner: Corner, distance: float | None) -> lis
     return found
 
 
-def _mark(
-    mask: NDArray[np.bool_], region: Mapping[str, str], panel: CrystfelPanel, tile: Tile
-) -> None:
+def _mark(mask: NDArray[np.bool_], region: Mapping[str, str], panel: CrystfelPanel, tile: Tile) -> None:
     """Set the pixels of one ASIC that lie in a bad region to False."""
     inside = mask[tile.panel, tile.rows[0] : tile.rows[1], tile.cols[0] : tile.cols[1]]
     limits = {key: float(value) for key, value in region.items() if _is_number(value)}

@@ -14,8 +14,8 @@ import numpy as np
 
 from psana_dask.errors import GeometryError
 from psana_dask.geometry.model import Geometry
-from psana_dask.geometry.segments import Array, Convention, segment_type
-from psana_dask.geometry.tiles import Tile, geometry_of, tiles_of
+from psana_dask.geometry.segments import Array, Convention, SegmentType, segment_type
+from psana_dask.geometry.tiles import Tile, geometry_of, recognised, tiles_of
 
 LAB_TO_DXTBX = np.array([-1.0, 1.0, -1.0])
 
@@ -28,7 +28,9 @@ def to_dxtbx(geometry: Geometry) -> dict[str, Any]:
     return {"panels": [_panel(tile) for tile in found], "hierarchy": hierarchy}
 
 
-def from_dxtbx(model: Mapping[str, Any], segment: str, *, convention: Convention = "psana2") -> Geometry:
+def from_dxtbx(
+    model: Mapping[str, Any], segment: str | None = None, *, convention: Convention = "psana2"
+) -> Geometry:
     """Return the geometry of a dxtbx detector model.
 
     Parameters
@@ -36,25 +38,35 @@ def from_dxtbx(model: Mapping[str, Any], segment: str, *, convention: Convention
     model : mapping
         With ``panels`` and, if the panels hang in frames, ``hierarchy``.  Panels follow the
         ASICs of the segment type, panel by panel, row by row.
-    segment : str
-        The psana segment type.
+    segment : str, optional
+        The psana segment type; by default the one that fits best.
 
     Raises
     ------
     GeometryError
-        The number of panels is no multiple of the ASICs of the segment type.
+        Something is missing in the model, or its panels are not those of the segment type.
     """
-    kind = segment_type(segment, convention)
+    try:
+        if segment is None:
+            return recognised(lambda kind: _tiles(model, kind), convention)
+        found = _tiles(model, segment_type(segment, convention))
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise GeometryError(f"not a dxtbx detector model: {type(error).__name__}: {error}") from error
+    return geometry_of(found, segment, convention=convention)
+
+
+def _tiles(model: Mapping[str, Any], kind: SegmentType) -> list[Tile]:
+    """Return the panels of a model as ASICs of a segment type."""
     places = [(rows, cols) for rows in kind.rows.asics for cols in kind.cols.asics]
     panels: Sequence[Mapping[str, Any]] = model["panels"]
     if not panels or len(panels) % len(places):
-        raise GeometryError(f"{len(panels)} panels; {segment} has {len(places)} ASICs per panel")
+        raise GeometryError(f"{len(panels)} panels; {kind.name} has {len(places)} ASICs per panel")
     frames = dict(_frames(model.get("hierarchy"), np.eye(4)))
     found = []
     for k, panel in enumerate(panels):
         rows, cols = places[k % len(places)]
         found.append(_tile(panel, k // len(places), rows, cols, frames.get(k, np.eye(4))))
-    return geometry_of(found, segment, convention=convention)
+    return found
 
 
 def _panel(tile: Tile) -> dict[str, Any]:

@@ -68,6 +68,60 @@ def write_nxmx(group: Any, geometry: Geometry) -> None:
             _module(group.create_group(f"ARRAY_P{number}A{asic}"), tile, turn, place, last)
 
 
+def write_entry(
+    file: Any,
+    geometry: Geometry,
+    *,
+    wavelength: float | None = None,
+    start_time: str | None = None,
+) -> None:
+    """Write an NXmx entry that holds the detector into an empty file.
+
+    Parameters
+    ----------
+    file : h5py.File or the like
+    geometry : Geometry
+        The detector.
+    wavelength : float, optional
+        Of the incident beam, angstrom; NXmx wants it.
+    start_time : str, optional
+        ISO 8601; NXmx wants it.
+    """
+    file.attrs["default"] = "entry"
+    entry = _group(file, "entry", "NXentry")
+    entry["definition"] = "NXmx"
+    if start_time is not None:
+        entry["start_time"] = start_time
+    sample = _group(entry, "sample", "NXsample")
+    sample["name"] = "sample"
+    sample["depends_on"] = "."  # in the interaction point, where the laboratory frame has its origin
+    source = _group(entry, "source", "NXsource")
+    source["name"] = "Linac Coherent Light Source"
+    source["name"].attrs["short_name"] = "LCLS"
+    instrument = _group(entry, "instrument", "NXinstrument")
+    instrument["name"] = "LCLS"
+    instrument["name"].attrs["short_name"] = "LCLS"
+    if wavelength is not None:
+        beam = _group(instrument, "beam", "NXbeam")
+        _dataset(beam, "incident_wavelength", wavelength, {"units": "angstrom"})
+    write_nxmx(instrument.create_group("detector"), geometry)
+
+
+def is_detector(item: Any) -> bool:
+    """Tell whether something in a file is an NXdetector that holds modules."""
+    return _is_a(item, "NXdetector") and any(_is_a(part, "NXdetector_module") for part in item.values())
+
+
+def _is_a(item: Any, kind: str) -> bool:
+    return hasattr(item, "keys") and _text(item.attrs.get("NX_class", "")) == kind
+
+
+def _group(parent: Any, name: str, kind: str) -> Any:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = kind
+    return group
+
+
 def read_nxmx(
     group: Any,
     segment: str | None = None,
@@ -88,11 +142,7 @@ def read_nxmx(
     GeometryError
         No modules, an unknown unit or transformation, a chain that ends nowhere or in a loop.
     """
-    found = [
-        _tile(module)
-        for module in group.values()
-        if hasattr(module, "attrs") and _text(module.attrs.get("NX_class", "")) == "NXdetector_module"
-    ]
+    found = [_tile(module) for module in group.values() if _is_a(module, "NXdetector_module")]
     if not found:
         raise GeometryError(f"{group.name} has no NXdetector_module")
     return geometry_of(found, segment, convention=convention)

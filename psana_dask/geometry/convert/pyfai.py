@@ -7,16 +7,17 @@ distance: ``AzimuthalIntegrator(detector=detector, **poni)``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psana_dask.errors import MissingLibrary
+from psana_dask.errors import GeometryError, MissingLibrary
 from psana_dask.geometry.model import Geometry
-from psana_dask.geometry.segments import Array, Convention, segment_type
-from psana_dask.geometry.tiles import geometry_of, tiles_of, tiles_of_positions
+from psana_dask.geometry.segments import Array, Convention, SegmentType, segment_type
+from psana_dask.geometry.tiles import Tile, geometry_of, recognised, tiles_of, tiles_of_positions
 from psana_dask.geometry.tree import coordinates, sizes
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ LAB_TO_PYFAI = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 # row vector (x, y, z) @ this = axes (1, 2, 3)
 CORNERS = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
 # (row, col) offsets in the order pyFAI goes round a pixel
+PLACE = ("dist", "poni1", "poni2", "rot1", "rot2", "rot3")
+# m and rad
 
 
 def pixel_corners(geometry: Geometry, distance: float = 0.0) -> NDArray[np.float32]:
@@ -72,14 +75,13 @@ def to_pyfai(geometry: Geometry) -> tuple[Detector, dict[str, float]]:
     detector = Detector(pixel1=pitch[0], pixel2=pitch[1], max_shape=(panels * rows, cols))
     detector.aliases = [f"psana_dask {geometry.segment.name} x {panels}"]
     detector.set_pixel_corners(pixel_corners(geometry, distance))
-    place = dict.fromkeys(("poni1", "poni2", "rot1", "rot2", "rot3"), 0.0)
-    return detector, {"dist": distance, **place}
+    return detector, {**dict.fromkeys(PLACE, 0.0), "dist": distance}
 
 
 def from_pyfai(
     detector: Detector,
     poni: Mapping[str, float],
-    segment: str,
+    segment: str | None = None,
     *,
     convention: Convention = "psana2",
 ) -> Geometry:
@@ -91,25 +93,42 @@ def from_pyfai(
         Its data are (panel * row, col).
     poni : mapping
         dist, poni1, poni2 in metres; rot1, rot2, rot3 in radians.
-    segment : str
-        The psana segment type of the panels.
+    segment : str, optional
+        The psana segment type of the panels; by default the one that fits best, else one sensor.
     """
-    kind = segment_type(segment, convention)
     corners = np.asarray(detector.get_pixel_corners(), np.float64)
     axes = corners.mean(axis=2)[..., [1, 2, 0]]
     axes = (axes - (poni["poni1"], poni["poni2"], -poni["dist"])) @ _pyfai_rotation(poni).T
     lab = axes @ LAB_TO_PYFAI.T
-    positions = lab.reshape(-1, *kind.shape, 3)
-    return geometry_of(tiles_of_positions(positions, kind), segment, convention=convention)
+    if segment is not None:
+        found = _tiles(lab, segment_type(segment, convention))
+        return geometry_of(found, segment, convention=convention)
+    pitch = [f"{size * 1e6:g}" for size in (detector.pixel1, detector.pixel2)]
+    whole = f"MTRX:V2:{lab.shape[0]}:{lab.shape[1]}:{pitch[0]}:{pitch[1]}"
+    return recognised(lambda kind: _tiles(lab, kind), convention, [whole])
 
 
-def poni_text(geometry: Geometry, wavelength: float | None = None) -> str:
-    """Return a PONI file (version 2.1) for the detector of `to_pyfai`; wavelength in metres.
+def _tiles(lab: Array, kind: SegmentType) -> tuple[Tile, ...]:
+    """Return the ASICs of pixels (row, col, 3) in m, taken as panels of a segment type."""
+    if lab.shape[0] % kind.shape[0] or lab.shape[1] != kind.shape[1]:
+        raise GeometryError(f"{lab.shape[:2]} pixels are not panels of {kind.name} {kind.shape}")
+    return tiles_of_positions(lab.reshape(-1, *kind.shape, 3), kind)
 
-    The detector itself belongs beside it, saved with its ``save`` method as NeXus.
+
+def poni_text(geometry: Geometry, wavelength: float | None = None, detector: str | None = None) -> str:
+    """Return a PONI file (version 2.1) for the detector of `to_pyfai`.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    wavelength : float, optional
+        Metres.
+    detector : str, optional
+        File of the pixels, as the ``save`` method of the detector of `to_pyfai` writes it.
     """
-    _, place = to_pyfai(geometry)
-    lines = ["poni_version: 2.1", "Detector: NexusDetector", "Detector_config: {}"]
+    found, place = to_pyfai(geometry)
+    config = {} if detector is None else {"filename": detector, "orientation": int(found.orientation.value)}
+    lines = ["poni_version: 2.1", "Detector: NexusDetector", f"Detector_config: {json.dumps(config)}"]
     names = {"dist": "Distance", **{k: k.capitalize() for k in place if k != "dist"}}
     lines += [f"{names[key]}: {value!r}" for key, value in place.items()]
     if wavelength is not None:
