@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from psana_dask import calib, errors, geometry, simulate
+    from psana_dask import calib, cluster, errors, geometry, simulate
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
     from psana_dask.opening import open_run as open
@@ -32,13 +32,14 @@ _HOMES = {
     "times": ("psana_dask.keys", "times"),
     "set_options": ("psana_dask.options", "set_options"),
     "calib": ("psana_dask.calib", None),
+    "cluster": ("psana_dask.cluster", None),
     "errors": ("psana_dask.errors", None),
     "geometry": ("psana_dask.geometry", None),
     "simulate": ("psana_dask.simulate", None),
 }
 
 __all__ = [
-    "Run", "calib", "errors", "geometry", "list_runs", "open", "open_run", "open_runs", "set_options",
+    "Run", "calib", "cluster", "errors", "geometry", "list_runs", "open", "open_run", "open_runs", "set_options",
     "simulate", "times",
 ]  # fmt: skip
 

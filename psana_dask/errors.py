@@ -17,6 +17,7 @@ package can still catch it::
      ├── ConstantsError (ValueError)         a constant is malformed
      ├── ConstantsNotFound (LookupError)     no constant covers this run
      ├── GeometryError (ValueError)          a geometry is malformed
+     ├── ClusterError (RuntimeError)         workers cannot be had as asked
      └── MissingLibrary (ImportError)        an optional library is not installed
 
     PsanaWarning (UserWarning)
@@ -110,6 +111,10 @@ class ConstantsNotFound(PsanaError, LookupError):
 
 class GeometryError(PsanaError, ValueError):
     """A geometry description is malformed."""
+
+
+class ClusterError(PsanaError, RuntimeError):
+    """Workers cannot be had as asked: no batch system, a refused job, a wrong preset."""
 
 
 class MissingLibrary(PsanaError, ImportError):
