@@ -1,8 +1,8 @@
 """Calibration: constants with provenance, and the kernels that apply them.
 
 Constants come from stores (`directory`, `webdb`, chained by `store`) as values that know where
-they came from (`constants`).  `apply` turns them into tables and raw words into calibrated
-values; `commonmode`, `gain` and `masks` are its parts, `detectors` the table of what differs
+they came from (`constants`).  `tables` lays them out, `apply` turns raw words into calibrated
+values with them; `commonmode`, `gain` and `masks` are its parts, `detectors` the table of what differs
 between detectors, `darks` makes new constants from dark runs.  Nothing here reads runs or knows
 dask and xarray: arrays, text and HTTP only.  `docs/calibration.md` explains all of it.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from psana_dask.calib.apply import Tables, prepare
     from psana_dask.calib.commonmode import CommonMode
     from psana_dask.calib.constants import Constants, RunRange
     from psana_dask.calib.darks import DarkAccumulator, DarkResult
@@ -20,10 +19,11 @@ if TYPE_CHECKING:
     from psana_dask.calib.directory import CalibDirectory
     from psana_dask.calib.localstore import LocalStore
     from psana_dask.calib.store import Chain, Lookup
+    from psana_dask.calib.tables import Choices, Tables, prepare
     from psana_dask.calib.webdb import WebStore
 
 _HOME = {
-    "Tables": "apply", "prepare": "apply", "CommonMode": "commonmode",
+    "Choices": "tables", "Tables": "tables", "prepare": "tables", "CommonMode": "commonmode",
     "Constants": "constants", "RunRange": "constants", "DarkAccumulator": "darks",
     "DarkResult": "darks", "Detector": "detectors", "detector": "detectors",
     "CalibDirectory": "directory", "LocalStore": "localstore", "Chain": "store", "Lookup": "store",
@@ -31,8 +31,8 @@ _HOME = {
 }
 
 __all__ = [
-    "CalibDirectory", "Chain", "CommonMode", "Constants", "DarkAccumulator", "DarkResult", "Detector",
-    "LocalStore", "Lookup", "RunRange", "Tables", "WebStore", "detector", "prepare",
+    "CalibDirectory", "Chain", "Choices", "CommonMode", "Constants", "DarkAccumulator", "DarkResult",
+    "Detector", "LocalStore", "Lookup", "RunRange", "Tables", "WebStore", "detector", "prepare",
 ]
 
 

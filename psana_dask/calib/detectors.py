@@ -13,7 +13,7 @@ Facts: PSCalib ``GlobalUtils.py`` and ``CalibParsBase*V1.py`` (LCLS-1), lcls2
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 GainMeaning = Literal["multiply", "divide"]
@@ -54,11 +54,18 @@ class Detector:
     common_mode: tuple[float, ...] = (0,)  # default parameters, LCLS-1
     common_mode_xtc2: tuple[float, ...] = (0,)  # default parameters, LCLS-II
     stored_common_mode: bool = False  # LCLS-II: a ``common_mode`` constant is in force unless said
+    no_common_mode_from: tuple[int, ...] = ()  # LCLS-II: version of the raw data without a default
     banks: tuple[int, int] = (1, 1)  # readout banks of a panel: down, across
     geometry: str = ""  # segment geometry of a panel
     field: str = "raw"  # pixel field of the file
     keV_per_adu: float | None = None  # scale when pixel_gain is missing (LCLS-II)
     center: tuple[int, int] = (0, 0)  # 1: wide pixels between the ASICs in rows, columns
+
+    def of_version(self, version: tuple[int, ...]) -> Detector:
+        """Return the row for a version of the raw data (LCLS-II): newer ePix10ka have no common mode."""
+        if not self.no_common_mode_from or version < self.no_common_mode_from:
+            return self
+        return replace(self, stored_common_mode=False)
 
     @property
     def multigain(self) -> bool:
@@ -78,7 +85,7 @@ GENERIC = Detector("generic")
 
 def _epix10ka(name: str) -> Detector:
     return Detector(name, f"{name}::CalibV1", (0, 352, 384), EPIX10KA_BITS, "divide", "divide",
-                    (7, 2, 10, 10), (0,), True, (2, 8), "EPIX10KA:V1", center=(1, 1))
+                    (7, 2, 10, 10), (0,), True, (3, 0, 1), (2, 8), "EPIX10KA:V1", center=(1, 1))
 
 
 def _camera(name: str, field: str = "data16") -> Detector:

@@ -9,6 +9,8 @@ Rules: PSCalib ``GlobalUtils.py``, lcls2 ``UtilsMask.py`` and ``mask_algos.py``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -138,20 +140,42 @@ def _status_part(
     return status_mask(_shaped(kind, words, shape), bits=bits)
 
 
+@dataclass(frozen=True, eq=False)
+class MaskParts:
+    """What a mask is made of.
+
+    Parameters
+    ----------
+    status : bool
+        Use the status words.
+    status_bits : int
+        Bits of ``pixel_status`` that count; of the other status words all count.
+    neighbours : int
+        Radius by which pixels with bad status grow.
+    neighbour_shape : {"rhombus", "circle", "square"}
+    edges, center : int or (int, int)
+        Rows and columns masked at the edges, and on each side of the middle, of each panel.
+    calib : bool
+        Use the ``pixel_mask`` constant; off by default, as in psana and psana2.
+    unbonded : bool
+        Mask CSPAD's unbonded pixels.
+    user : array_like, optional
+        Any array of the event's size; 0 is bad.
+    """
+
+    status: bool = True
+    status_bits: int = ALL_BITS
+    neighbours: int = 0
+    neighbour_shape: Shape = "rhombus"
+    edges: int | tuple[int, int] = 0
+    center: int | tuple[int, int] = 0
+    calib: bool = False
+    unbonded: bool = False
+    user: ArrayLike | None = None
+
+
 def combined_mask(
-    constants: dict[str, Any],
-    shape: tuple[int, ...],
-    detector: Detector = GENERIC,
-    *,
-    status: bool = True,
-    status_bits: int = ALL_BITS,
-    neighbours: int = 0,
-    neighbour_shape: Shape = "rhombus",
-    edges: int | tuple[int, int] = 0,
-    center: int | tuple[int, int] = 0,
-    calib: bool = False,
-    unbonded: bool = False,
-    user: ArrayLike | None = None,
+    constants: Mapping[str, Any], shape: tuple[int, ...], detector: Detector = GENERIC, **parts: Any
 ) -> Mask:
     """Return the product of the masks asked for.
 
@@ -163,49 +187,47 @@ def combined_mask(
         Shape of an event, ending in (row, col).
     detector : Detector
         Tells which gain ranges' status words count.
-    status : bool
-        Use the status words.
-    status_bits : int
-        Bits of ``pixel_status`` that count; of the other status words all count.
-    neighbours : int
-        Radius by which pixels with bad status grow.
-    edges, center : int or (int, int)
-        Rows and columns masked at the edges, and on each side of the middle, of each panel.
-    calib : bool
-        Use the ``pixel_mask`` constant; off by default, as in psana and psana2.
-    unbonded : bool
-        Mask CSPAD's unbonded pixels.
-    user : array_like, optional
-        Any array of the event's size; 0 is bad.
+    **parts
+        Fields of `MaskParts`: ``status, status_bits, neighbours, neighbour_shape, edges, center,
+        calib, unbonded, user``.
 
     Returns
     -------
     ndarray of uint8, `shape`
         1 good, 0 bad.
     """
-    mask = np.ones(shape, np.uint8)
-    if status:
-        for kind, bits in (("pixel_status", status_bits), ("status_extra", ALL_BITS),
-                           ("status_data", ALL_BITS)):
-            if constants.get(kind) is not None:
-                mask &= _status_part(kind, constants[kind], shape, detector, bits)
-    if neighbours:
-        mask = neighbour_mask(mask, neighbours, neighbour_shape)
-    if edges:
-        mask &= edge_mask(shape, *_pair(edges))
-    if center:
-        mask &= center_mask(shape, *_pair(center))
-    if calib and constants.get("pixel_mask") is not None:
-        mask &= _pixel_mask(constants["pixel_mask"], shape, detector)
-    if unbonded:
-        mask &= unbonded_mask(shape)
-    if user is not None:
-        mask &= (_shaped("user mask", user, shape) != 0).astype(np.uint8)
+    wanted = MaskParts(**parts)
+    mask = _status(constants, shape, detector, wanted)
+    for part in _layout(shape, wanted):
+        mask &= part
+    if wanted.calib and constants.get("pixel_mask") is not None:
+        bad = np.asarray(constants["pixel_mask"]) == 0
+        mask &= _status_part("pixel_mask", bad, shape, detector, 1)
+    if wanted.user is not None:
+        mask &= (_shaped("user mask", wanted.user, shape) != 0).astype(np.uint8)
     return mask
 
 
-def _pixel_mask(value: ArrayLike, shape: tuple[int, ...], detector: Detector) -> Mask:
-    return _status_part("pixel_mask", np.asarray(value) == 0, shape, detector, 1)
+def _status(
+    constants: Mapping[str, Any], shape: tuple[int, ...], detector: Detector, parts: MaskParts
+) -> Mask:
+    """Return the mask of the status words, with the neighbours of bad pixels."""
+    mask = np.ones(shape, np.uint8)
+    kinds = {"pixel_status": parts.status_bits, "status_extra": ALL_BITS, "status_data": ALL_BITS}
+    for kind, bits in kinds.items():
+        if parts.status and constants.get(kind) is not None:
+            mask &= _status_part(kind, constants[kind], shape, detector, bits)
+    return neighbour_mask(mask, parts.neighbours, parts.neighbour_shape) if parts.neighbours else mask
+
+
+def _layout(shape: tuple[int, ...], parts: MaskParts) -> Iterator[Mask]:
+    """Yield the masks that follow from the layout of a panel alone."""
+    if parts.edges:
+        yield edge_mask(shape, *_pair(parts.edges))
+    if parts.center:
+        yield center_mask(shape, *_pair(parts.center))
+    if parts.unbonded:
+        yield unbonded_mask(shape)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

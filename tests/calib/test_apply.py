@@ -9,6 +9,7 @@ import pytest
 from psana_dask.calib import gain
 from psana_dask.calib.apply import (
     apply,
+    common_mode,
     correct_common_mode,
     gain_ranges,
     multiply_gain,
@@ -324,3 +325,82 @@ def test_one_scratch_serves_a_loop_over_events(kind):
     scratch, out = tables.scratch(), np.empty(SHAPE, np.float32)
     for event, wanted in zip(raw, apply(raw, tables), strict=True):
         assert np.array_equal(apply(event, tables, out, scratch), wanted)
+
+
+# ---- each step switched, replaced, inspected ------------------------------------------------------
+@pytest.mark.parametrize("kind", SMALL)
+def test_steps_can_be_switched_off(kind):
+    raw, constants, row, ranges = made(kind)
+    options = {"ranges": ranges, "common_mode": None}
+    counts = apply(raw, prepare(constants, row, pedestals=False, gain=False, mask=False, **options))
+    index = gain.gain_range(raw, row.decoding, ranges)
+    assert np.array_equal(counts, np.where(index >= 0, raw & row.decoding.data_bits, 0))
+    without = prepare({"pixel_gain": constants["pixel_gain"]}, row, pedestals=False, shape=SHAPE, **options)
+    assert np.array_equal(
+        apply(raw, without), apply(raw, prepare(constants, row, pedestals=False, mask=False, **options))
+    )
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_arrays_take_the_place_of_constants(kind):
+    raw, constants, row, ranges = made(kind)
+    peds, gains = constants["pedestals"] + 3, constants["pixel_gain"] * 2
+    given = prepare(constants, row, ranges=ranges, pedestals=peds, gain=gains)
+    other = prepare({**constants, "pedestals": peds, "pixel_gain": gains}, row, ranges=ranges)
+    assert np.array_equal(apply(raw, given), apply(raw, other))
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_functions_take_the_place_of_steps(kind):
+    raw, constants, row, ranges = made(kind)
+    peds, factor = prepare(constants, row, ranges=ranges, common_mode=None), 0.25
+    expected = subtract_pedestals(raw, peds)
+    expected *= factor
+    expected[gain_ranges(raw, peds) == 0] *= 3
+    expected[(constants["pixel_status"] != 0)[None].repeat(len(raw), 0)] = 0
+    if kind != "plain":
+        expected[gain_ranges(raw, peds) < 0] = 0
+
+    def subtract(words, index):
+        bare = {k: v for k, v in constants.items() if k == "pedestals"}
+        return subtract_pedestals(words, prepare(bare, row, ranges=ranges, common_mode=None))
+
+    def scale(values, index):
+        values *= factor
+        values[index == 0] *= 3
+
+    tables = prepare(constants, row, ranges=ranges, common_mode=None, pedestals=subtract, gain=scale)
+    assert tables.unit == "event"
+    np.testing.assert_array_equal(apply(raw, tables), expected)
+    np.testing.assert_array_equal(apply(raw[0], tables), expected[0])
+
+
+def test_a_function_makes_the_mask_from_the_one_of_the_status_words():
+    raw, constants, row, _ = made("plain")
+
+    def also_the_first_row(mask):
+        mask[:, 0] = 0
+        return mask
+
+    good = constants["pixel_status"] == 0
+    good[:, 0] = False
+    values = apply(raw, prepare(constants, row, mask=also_the_first_row))
+    assert np.array_equal(values, apply(raw, prepare(constants, row, mask=good)))
+    assert not values[:, ~good].any()
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_the_common_mode_alone(kind):
+    raw, constants, row, ranges = made(kind)
+    tables = prepare(constants, row, ranges=ranges)
+    subtracted = subtract_pedestals(raw, tables)
+    found = common_mode(raw, tables)
+    corrected = correct_common_mode(subtracted.copy(), raw, tables)
+    assert np.array_equal(found, subtracted - corrected)
+    assert found.any()
+
+
+def test_an_unknown_choice_is_an_error():
+    _, constants, row, _ = made("plain")
+    with pytest.raises(TypeError, match="colour"):
+        prepare(constants, row, colour=1)
