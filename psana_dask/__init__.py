@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from psana_dask import calib, cluster, errors, geometry, simulate
+    from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, simulate
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
     from psana_dask.opening import open_run as open
@@ -31,6 +31,8 @@ _HOMES = {
     "Run": ("psana_dask.run", "Run"),
     "times": ("psana_dask.keys", "times"),
     "set_options": ("psana_dask.options", "set_options"),
+    "algorithms": ("psana_dask.algorithms", None),
+    "analysis": ("psana_dask.analysis", None),
     "calib": ("psana_dask.calib", None),
     "cluster": ("psana_dask.cluster", None),
     "errors": ("psana_dask.errors", None),
@@ -39,8 +41,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Run", "calib", "cluster", "errors", "geometry", "list_runs", "open", "open_run", "open_runs", "set_options",
-    "simulate", "times",
+    "Run", "algorithms", "analysis", "calib", "cluster", "errors", "geometry", "list_runs", "open",
+    "open_run", "open_runs", "set_options", "simulate", "times",
 ]  # fmt: skip
 
 

@@ -1,0 +1,65 @@
+"""Algorithms on arrays: peaks, profiles, photons, waveforms, edges.
+
+Pure functions on numpy blocks whose first dimension is events, compiled where it matters;
+nothing here knows a file.  `psana_dask.analysis` applies them to DataArrays, lazily.
+`docs/algorithms.md` has formulas, units and sources.
+
+>>> import numpy as np
+>>> from psana_dask import algorithms
+>>> algorithms.lit_pixels(np.eye(8, dtype=np.float32)[None], threshold=0.5)
+(array([8]), array([8.]))
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psana_dask.algorithms.groups import COLUMNS
+    from psana_dask.algorithms.hits import lit_pixels
+    from psana_dask.algorithms.localpeaks import LocalFinder, Selection, prepare_adaptive, prepare_droplet
+    from psana_dask.algorithms.peaks import Peaks, find_peaks, momentum, places
+    from psana_dask.algorithms.positions import Positions, flat_positions, momentum_factor, pixel_positions
+    from psana_dask.algorithms.radialpeaks import RadialFinder, prepare_radial
+
+_HOMES = {
+    **dict.fromkeys(("COLUMNS",), "groups"),
+    **dict.fromkeys(("lit_pixels",), "hits"),
+    **dict.fromkeys(("LocalFinder", "Selection", "prepare_adaptive", "prepare_droplet"), "localpeaks"),
+    **dict.fromkeys(("Peaks", "find_peaks", "momentum", "places"), "peaks"),
+    **dict.fromkeys(("Positions", "flat_positions", "momentum_factor", "pixel_positions"), "positions"),
+    **dict.fromkeys(("RadialFinder", "prepare_radial"), "radialpeaks"),
+}
+
+__all__ = [
+    "COLUMNS",
+    "LocalFinder",
+    "Peaks",
+    "Positions",
+    "RadialFinder",
+    "Selection",
+    "find_peaks",
+    "flat_positions",
+    "lit_pixels",
+    "momentum",
+    "momentum_factor",
+    "pixel_positions",
+    "places",
+    "prepare_adaptive",
+    "prepare_droplet",
+    "prepare_radial",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    setattr(sys.modules[__name__], name, found)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

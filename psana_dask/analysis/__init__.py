@@ -1,0 +1,33 @@
+"""Algorithms on DataArrays: labelled, and lazy where the data are.
+
+The same names as in `psana_dask.algorithms`, whose functions on numpy blocks do the work; the
+results of an event depend on that event alone, so any chunking gives the same values.
+`docs/algorithms.md` has formulas, units and sources.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psana_dask.analysis.peaks import find_peaks, lit_pixels, peak_table, write_cxi
+
+_HOMES = {
+    **dict.fromkeys(("find_peaks", "lit_pixels", "peak_table", "write_cxi"), "peaks"),
+}
+
+__all__ = ["find_peaks", "lit_pixels", "peak_table", "write_cxi"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    setattr(sys.modules[__name__], name, found)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
