@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from psana_dask.opening import list_runs, open_run, open_runs
     from psana_dask.opening import open_run as open
     from psana_dask.options import set_options
+    from psana_dask.reductions import reduce
     from psana_dask.run import Run
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _HOMES = {
     "list_runs": ("psana_dask.opening", "list_runs"),
     "Run": ("psana_dask.run", "Run"),
     "times": ("psana_dask.keys", "times"),
+    "reduce": ("psana_dask.reductions", "reduce"),
     "set_options": ("psana_dask.options", "set_options"),
     "algorithms": ("psana_dask.algorithms", None),
     "analysis": ("psana_dask.analysis", None),
@@ -42,7 +44,8 @@ _HOMES = {
 
 __all__ = [
     "Run", "algorithms", "analysis", "calib", "cluster", "errors", "geometry", "list_runs", "open",
-    "open_run", "open_runs", "set_options", "simulate", "times",
+    "open_run", "open_runs", "reduce",
+    "set_options", "simulate", "times",
 ]  # fmt: skip
 
 

@@ -300,6 +300,88 @@ class Run:
             groups[f"/{node}"] = detector.dataset(chunks)
         return xr.DataTree.from_dict(groups)
 
+    # ---- reductions ---------------------------------------------------------------------------
+    def reduce(
+        self,
+        what: Any,
+        names: Names = None,
+        *,
+        by: Any = None,
+        mask: Any = None,
+        weights: Any = None,
+        calibration: Mapping[str, Any] | None = None,
+        progress: bool | None = None,
+    ) -> xr.DataArray | xr.Dataset:
+        """Reduce over the events, in parallel and in one pass; the bits never depend on how.
+
+        Parameters
+        ----------
+        what : str, Histogram, Projection, a list of these, or names
+            ``"mean"``, ``"std"``, ``"var"``, ``"sum"``, ``"min"``, ``"max"``, ``"count"``. Names of
+            arrays alone give the cube: count, sum, mean and variance of each.
+        names : names, optional
+            ``"cspad.image"``, ``"cspad.calib"``, ``"cspad.raw"``, ``"gmd"``, a list of these.
+        by : optional
+            ``"step"``; ``("delay", edges)`` with a scan variable, an EPICS variable or a scalar
+            field; ``run.evr.has(90)``; an array over time; a list of these, or a mapping that
+            names the dimensions.
+        mask : optional
+            A condition or a boolean over time: events that count. An array of pixels: pixels that do.
+        weights : str or array, optional
+            One number per event.
+        calibration : mapping, optional
+            Choices for ``calib`` and ``image``: ``{"common_mode": None}``, see `Detector.calibrated`.
+        progress : bool, optional
+            Show a progress bar.
+
+        Returns
+        -------
+        DataArray or Dataset
+            A DataArray for one statistic of one name; else a Dataset of ``<name>_<statistic>``.
+            Missing events, panels and NaN are left out; NaN where nothing is left (0 for sums).
+
+        Examples
+        --------
+        >>> cube = run.reduce("cspad.image", by=("delay", np.linspace(-1, 3, 41)))
+        >>> cube.cspad_image_mean.sel(delay=0.5, method="nearest")
+        """
+        from psana_dask.reductions.calls import Choices, reduce
+
+        return reduce(self._view, what, names, Choices(by, mask, weights, calibration, progress))
+
+    def mean(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+        """Return the mean over the events, as float64; see `reduce` for `by`, `mask` and choices."""
+        return self._statistic("mean", names, by, mask, choices)
+
+    def std(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+        """Return the standard deviation over the events (of the population, as numpy's)."""
+        return self._statistic("std", names, by, mask, choices)
+
+    def var(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+        """Return the variance over the events (of the population, as numpy's)."""
+        return self._statistic("var", names, by, mask, choices)
+
+    def sum(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+        """Return the sum over the events: int64 of integers, else float64."""
+        return self._statistic("sum", names, by, mask, choices)
+
+    def min(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+        """Return the least value of each pixel; integers become floats with NaN where there is none."""
+        return self._statistic("min", names, by, mask, choices)
+
+    def max(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+        """Return the greatest value of each pixel; integers become floats with NaN where there is none."""
+        return self._statistic("max", names, by, mask, choices)
+
+    def count(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+        """Return how many events have each pixel, NaN not counted."""
+        return self._statistic("count", names, by, mask, choices)
+
+    def _statistic(self, which: str, names: Names, by: Any, mask: Any, choices: Mapping[str, Any]) -> Any:
+        from psana_dask.reductions.calls import Choices, statistic
+
+        return statistic(self._view, which, names, Choices(by, mask, **choices))
+
     # ---- text ---------------------------------------------------------------------------------
     def __repr__(self) -> str:
         from psana_dask.describe import run_text

@@ -1,0 +1,266 @@
+"""The calls: statistics of names, cubes, and reductions by any function, of a view of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psana_dask.dataset import Names, View, run_attrs
+from psana_dask.reductions import compute, tasks
+from psana_dask.reductions.groups import By, Condition, Groups, event_values, given_values, groups_of
+from psana_dask.reductions.leaves import spans
+from psana_dask.reductions.quantities import Quantity, quantities
+from psana_dask.reductions.results import Nodes, variables
+from psana_dask.reductions.statistics import CUBE, STATISTICS, Histogram, Projection, Request, Wanted
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """How to reduce: what all calls have in common.
+
+    Parameters
+    ----------
+    by : description of bins, optional
+        See `groups.groups_of`.
+    mask : array, DataArray or condition, optional
+        Over time: which events count. Over the pixels: which pixels count.
+    weights : str, array or DataArray, optional
+        One number per event, not negative.
+    calibration : mapping, optional
+        Choices for ``calib`` and ``image``, as `Detector.calibrated` takes them.
+    progress : bool, optional
+        Show a progress bar.
+    """
+
+    by: By = None
+    mask: Any = None
+    weights: Any = None
+    calibration: Mapping[str, Any] | None = None
+    progress: bool | None = None
+
+
+def statistic(view: View, which: str, names: Names, choices: Choices) -> xr.DataArray | xr.Dataset:
+    """Return one statistic over time: a DataArray of one name, else a Dataset."""
+    found, single = reduced(view, names, (which,), choices)
+    arrays = {quantity.name: made[which] for quantity, made in found}
+    return next(iter(arrays.values())) if single else _dataset(view, arrays)
+
+
+def reduce(view: View, what: Any, names: Names, choices: Choices) -> xr.DataArray | xr.Dataset:
+    """Return statistics over time; see `Run.reduce`."""
+    if isinstance(what, str | Histogram | Projection) and _is_wanted(what):
+        return _one(view, what, names, choices)
+    if names is None and not _all_wanted(what):
+        what, names = CUBE, what
+    wanted = tuple([what] if isinstance(what, str | Histogram | Projection) else what)
+    unknown = [w for w in wanted if not _is_wanted(w)]
+    if unknown:
+        there = ", ".join(STATISTICS)
+        raise ValueError(f"no statistic {unknown[0]!r}; there are {there}, Histogram, Projection")
+    found, _ = reduced(view, names, wanted, choices)
+    arrays = {f"{q.name}_{key}": array for q, made in found for key, array in made.items()}
+    return _with_constants(view, _dataset(view, arrays), found)
+
+
+def _one(view: View, what: Wanted, names: Names, choices: Choices) -> xr.DataArray | xr.Dataset:
+    found, single = reduced(view, names, (what,), choices)
+    arrays = {quantity.name: next(iter(made.values())) for quantity, made in found}
+    return next(iter(arrays.values())) if single else _dataset(view, arrays)
+
+
+def _is_wanted(what: Any) -> bool:
+    return isinstance(what, Histogram | Projection) or (isinstance(what, str) and what in STATISTICS)
+
+
+def _all_wanted(what: Any) -> bool:
+    return isinstance(what, list | tuple) and bool(what) and all(map(_is_wanted, what))
+
+
+def _dataset(view: View, arrays: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    """Return arrays as a Dataset; dimensions in which detectors differ get the detector's name."""
+    import xarray as xr
+
+    sizes: dict[str, set[Any]] = {}
+    for array in arrays.values():
+        for dim in ("panel", "row", "col", "y", "x"):
+            if dim in array.dims:
+                labels = array[dim].values.tolist() if dim in array.coords else []
+                sizes.setdefault(dim, set()).add((array.sizes[dim], *labels))
+    clashing = {dim for dim, kinds in sizes.items() if len(kinds) > 1}
+    own = {
+        name: array.rename({d: f"{array.attrs['detector']}_{d}" for d in clashing if d in array.dims})
+        for name, array in arrays.items()
+    }
+    return xr.Dataset(own, attrs=run_attrs(view))
+
+
+def _with_constants(view: View, cube: xr.Dataset, found: Sequence[tuple[Quantity, Any]]) -> xr.Dataset:
+    """Add the constants that calibrated values were made with, as coordinates."""
+    from psana_dask.imaging import Imaging
+
+    for detector in dict.fromkeys(q.detector for q, _ in found if q.attrs.get("calibrated")):
+        imaging = Imaging(view, view.entries[detector])
+        for kind in ("pedestals", "pixel_gain", "pixel_status"):
+            if kind in imaging.constants:
+                constant = imaging.constant(kind)
+                own = {d: f"{detector}_{d}" for d in constant.dims}
+                cube = cube.assign_coords({f"{detector}_{kind}": constant.rename(own)})
+    return cube
+
+
+# ---- the reduction itself -----------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Which events go into which bin, in time order.
+
+    Parameters
+    ----------
+    groups : Groups
+    bins : tuple of (event,) int64
+        Event numbers of each bin.
+    weights : tuple of (event,) float64, optional
+        Of each bin.
+    """
+
+    groups: Groups
+    bins: tuple[Ints, ...]
+    weights: tuple[NDArray[np.float64], ...] | None
+
+    @classmethod
+    def of(cls, view: View, by: By, mask: Any, weights: Any) -> Events:
+        """Return the events of a view by bin; masked ones are left out."""
+        groups = groups_of(view, by)
+        members = groups.members() if groups.axes else [np.arange(len(view.choice))]
+        kept = None if mask is None else event_mask(view, mask)
+        given = None if weights is None else event_weights(view, weights)
+        bins, own = [], []
+        for positions in members:
+            some = positions if kept is None else positions[kept[positions]]
+            some = some[np.argsort(view.choice.numbers[some], kind="stable")]
+            bins.append(view.choice.numbers[some])
+            own.append(np.ones(0) if given is None else given[some])
+        return cls(groups, tuple(bins), None if given is None else tuple(own))
+
+    def having(self, quantity: Quantity) -> Events:
+        """Return the events that have a detector."""
+        there = [quantity.having(numbers) for numbers in self.bins]
+        bins = tuple(n[h] for n, h in zip(self.bins, there, strict=True))
+        weights = self.weights
+        if weights is not None:
+            weights = tuple(w[h] for w, h in zip(weights, there, strict=True))
+        return Events(self.groups, bins, weights)
+
+
+def reduced(
+    view: View, names: Names, wanted: tuple[Wanted, ...], choices: Choices
+) -> tuple[list[tuple[Quantity, dict[str, xr.DataArray]]], bool]:
+    """Return what was wanted of each quantity, and whether one array was named."""
+    of_pixels = choices.mask is not None and is_of_pixels(view, choices.mask)
+    found, single = quantities(view, names, choices.calibration)
+    events = Events.of(view, choices.by, None if of_pixels else choices.mask, choices.weights)
+    jobs = [Job.of(q, wanted, events, choices.mask if of_pixels else None) for q in found]
+    label = ", ".join(q.name for q in found)
+    asked = [job.delayed() for job in jobs]
+    delayed = [d for bins in asked for d in bins if d is not None]
+    nodes = iter(compute.computed(delayed, label, choices.progress))
+    out = []
+    for job, bins in zip(jobs, asked, strict=True):
+        own = [job.nothing() if d is None else next(nodes) for d in bins]
+        counts = [len(numbers) for numbers in job.events.bins]
+        out.append((job.quantity, variables(job.quantity, job.request, events.groups, own, counts)))
+    return out, single
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """The reduction of one quantity.
+
+    Parameters
+    ----------
+    quantity : Quantity
+    request : Request
+    events : Events
+    """
+
+    quantity: Quantity
+    request: Request
+    events: Events
+
+    @classmethod
+    def of(cls, quantity: Quantity, wanted: tuple[Wanted, ...], events: Events, pixel_mask: Any) -> Job:
+        """Plan the reduction of a quantity over the events that have it."""
+        good = None if pixel_mask is None else pixel_flags(quantity, pixel_mask)
+        request = Request(quantity.frames, quantity.made_of.dtype, wanted, events.weights is not None, good)
+        return cls(quantity, request, events.having(quantity))
+
+    def delayed(self) -> list[Any]:
+        """Return the delayed nodes of each bin; None for a bin without events."""
+        import dask
+
+        work = self.request.work
+        sizes = [len(numbers) for numbers in self.events.bins]
+        level = compute.task_level(sizes, work.frames.nbytes)
+        everywhere, run = compute.shared(work), dask.delayed(tasks.accumulate_piece, pure=False)
+        out = []
+        for k, numbers in enumerate(self.events.bins):
+            weights = None if self.events.weights is None else self.events.weights[k]
+            pieces = [
+                tasks.Piece(numbers[a:b], None if weights is None else weights[a:b])
+                for a, b in spans(len(numbers), level)
+            ]
+            nodes = [run(everywhere, piece, level + 1) for piece in pieces]
+            out.append(compute.merged(nodes, tasks.merge_nodes) if nodes else None)
+        return out
+
+    def nothing(self) -> Nodes:
+        """Return the nodes of no events."""
+        return tuple(accumulator.node() for accumulator in self.request.work.accumulators(1))
+
+
+# ---- masks and weights --------------------------------------------------------------------------
+def is_of_pixels(view: View, mask: Any) -> bool:
+    """Tell whether a mask is one of pixels, not of events."""
+    if isinstance(mask, Condition) or hasattr(mask, "mask"):
+        return False
+    dims = getattr(mask, "dims", None)
+    return "time" not in dims if dims is not None else np.shape(mask) != (len(view.choice),)
+
+
+def event_mask(view: View, mask: Any) -> Bools:
+    """Return which events of a view count."""
+    values = mask.mask(view) if hasattr(mask, "mask") else given_values(view, mask)[1]
+    return np.asarray(values) != 0
+
+
+def event_weights(view: View, weights: Any) -> NDArray[np.float64]:
+    """Return one weight per event; where none is known the event does not count."""
+    values = event_values(view, weights) if isinstance(weights, str) else given_values(view, weights)[1]
+    found = np.nan_to_num(np.asarray(values, np.float64), nan=0.0)
+    if (found < 0).any():
+        raise ValueError(f"weights cannot be negative: {found.min()}")
+    return found
+
+
+def pixel_flags(quantity: Quantity, mask: Any) -> Bools:
+    """Return a mask of pixels as (pixel,), in the order of the file."""
+    values = np.asarray(getattr(mask, "values", mask)) != 0
+    shape = quantity.made_of.shape[1:]
+    if values.shape == shape:
+        return values.reshape(-1)
+    if quantity.assembly is not None and values.shape == quantity.assembly.tables.shape:
+        return quantity.assembly.panels(values).reshape(-1)
+    raise ValueError(
+        f"the mask has shape {values.shape}; pixels of {quantity.name} are {shape}"
+        f"{' or ' + str(quantity.lazy.shape[1:]) if quantity.assembly is not None else ''}, "
+        "and a mask of events has one value for each event"
+    )

@@ -1,0 +1,135 @@
+"""What one task does: read a range of events, accumulate, return small partial results.
+
+Functions of this module are what runs on workers.  An error says which file and which event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psana_dask.errors import PsanaError
+from psana_dask.reductions.statistics import Node, Work
+from psana_dask.reductions.tiles import Block
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Nodes = tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Consecutive events of one bin: one node of its tree.
+
+    Parameters
+    ----------
+    events : (event,) int64
+        Event numbers.
+    weights : (event,) float64, optional
+    """
+
+    events: Ints
+    weights: Floats | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked_piece, (_packed(self.events), self.weights)
+
+
+def _unpacked_piece(packed: Any, weights: Floats | None) -> Piece:
+    return Piece(_unpacked(packed), weights)
+
+
+def _packed(events: Ints) -> Any:
+    """Return event numbers in few bytes: a range, bits, or 32-bit integers."""
+    steps = np.diff(events)
+    first, last = (int(events[0]), int(events[-1])) if len(events) else (0, 0)
+    if (steps == 1).all():
+        return range(first, first + len(events))
+    if (steps > 0).all() and (last - first) // 8 < 4 * len(events):
+        mask = np.zeros(last - first + 1, bool)
+        mask[events - first] = True
+        return first, np.packbits(mask), len(mask)
+    return events.astype(np.int32)
+
+
+def _unpacked(packed: Any) -> Ints:
+    if isinstance(packed, range):
+        return np.arange(packed.start, packed.stop, dtype=np.int64)
+    if isinstance(packed, tuple):
+        first, bits, count = packed
+        return first + np.flatnonzero(np.unpackbits(bits, count=count))
+    return np.asarray(packed, np.int64)
+
+
+def accumulate_piece(work: Work, piece: Piece, levels: int) -> Nodes:
+    """Return the nodes of a piece.
+
+    Parameters
+    ----------
+    work : Work
+    piece : Piece
+    levels : int
+        Levels that its tree has.
+
+    Raises
+    ------
+    ReadError
+        A file cannot be read as indexed; the message names it and the event.
+    """
+    accumulators = work.accumulators(levels)
+    for block, later in blocks(piece, work.frames.block):
+        try:
+            for tile in work.frames.tiles(block, values=work.values, later=later):
+                for accumulator in accumulators:
+                    accumulator.push(tile)
+        except PsanaError as error:
+            raise blamed(error, block.events, work) from error
+        for accumulator in accumulators:
+            accumulator.advance(len(block.events))
+    return tuple(accumulator.node() for accumulator in accumulators)
+
+
+def blocks(piece: Piece, size: int) -> Iterator[tuple[Block, Ints | None]]:
+    """Yield the blocks of a piece, each with the events that come after it."""
+    events = piece.events
+    weights = np.ones(len(events)) if piece.weights is None else piece.weights
+    for first in range(0, len(events), size):
+        end = first + size
+        later = events[end : end + size] if end < len(events) else None
+        yield Block(events[first:end], weights[first:end], first), later
+
+
+def blamed(error: PsanaError, events: Ints, work: Work) -> PsanaError:
+    """Return the error with the event it is about: the first that cannot be read by itself."""
+    recording = work.frames.raw.target.reader().events.recording
+    for event in events:
+        one = Block(np.array([event]), np.ones(1), 0)
+        try:
+            for _ in work.frames.tiles(one, values=False):
+                pass
+        except PsanaError as own:
+            return type(own)(f"{own} (event {_when(recording, int(event))})")
+    first, last = (_when(recording, int(events[k])) for k in (0, -1))
+    return type(error)(f"{error} (events {first} to {last})")
+
+
+def _when(recording: Any, event: int) -> str:
+    return str(recording.events.time[event : event + 1].view("M8[ns]")[0])
+
+
+Part = TypeVar("Part")
+
+
+def merge_nodes(parts: Sequence[Nodes]) -> Nodes:
+    """Merge the nodes of consecutive pieces, in order."""
+    return tuple(reduce(lambda a, b: a.merge(b), column) for column in zip(*parts, strict=True))
+
+
+def folded(parts: Sequence[Part], merge: Callable[[Part, Part], Part]) -> Part:
+    """Merge parts one after the other."""
+    return reduce(merge, parts)
