@@ -12,36 +12,46 @@ from psana_dask.opening import open_run
 from psana_dask.plot import save_picture
 from psana_dask.progress import ComputeProgress
 from psana_dask.run import Run
-from psana_dask.simulate import demo_run
+from psana_dask.simulate.runs import DEMO_FRAMES, demo_run
 
 
-def run_demo(events: int, output: str) -> None:
-    """Simulate a run in a temporary folder, look at it, and write a picture to `output`."""
+def run_demo(events: int, output: str, form: str = "xtc2") -> None:
+    """Simulate a run in a temporary folder, look at it, and write a picture to `output`.
+
+    Parameters
+    ----------
+    events : int
+    output : str
+        Path of the picture.
+    form : str
+        Of `RunSpec.format`: ``"xtc2"`` (LCLS-II) or ``"xtc"`` (LCLS-1).
+    """
+    name = DEMO_FRAMES[form]
     with tempfile.TemporaryDirectory(prefix="psana_dask_demo_") as folder:
         click.echo(f"simulating {events} events ...")
-        demo_run(folder, events)
+        demo_run(folder, events, format=form)
         _say("run = psana_dask.open(folder)")
         run = open_run(folder)
         click.echo(repr(run))
-        _jump(run)
-        _mean(run, output)
+        _jump(run, name)
+        _mean(run, name, output)
 
 
-def _jump(run: Run) -> None:
+def _jump(run: Run, name: str) -> None:
     """Read one event by its time."""
     key = str(run.events.time.values[len(run) // 2])
     _say(f'event = run.event("{key}")')
     began = time.perf_counter()
     event = run.event(key)
     took = 1e3 * (time.perf_counter() - began)
-    frame = event["epixquad_raw"]
+    frame = event[f"{name}_raw"]
     click.echo(f"{frame.name} {dict(frame.sizes)}, mean {float(frame.mean()):.2f} ADU, read in {took:.1f} ms")
 
 
-def _mean(run: Run, output: str) -> None:
+def _mean(run: Run, name: str, output: str) -> None:
     """Average all frames in parallel, missing panels left out, and draw the result."""
-    _say('mean = run.epixquad.raw.psana.masked().mean("time").compute()')
-    raw = run["epixquad", "raw"]
+    _say(f'mean = run.{name}.raw.psana.masked().mean("time").compute()')
+    raw = run[name, "raw"]
     with ComputeProgress("mean image"):
         mean = raw.psana.masked().mean("time", keep_attrs=True).compute()
     save_picture(mean, output, f"mean of {raw.sizes['time']} events of {raw.name}")

@@ -413,7 +413,9 @@ def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
     names = {}
     exec(text.split("```python")[1].split("```")[0], names)
     assert names["truth"].value("epixquad", "raw", event=7) is None
-    for kind in simulate.KINDS:
+    exec(text.split("```python")[2].split("```")[0], names)
+    assert names["truth"].fiducials.tolist()[-1] == (131_000 + 3 * 63) % 131_040
+    for kind in (*simulate.KINDS, *simulate.XTC_KINDS):
         assert kind in text
     for public in simulate.__all__:
         assert public in text or public in {"PV", "Moment", "Picture", "LargeRun", "Truth", "demo_spec"}

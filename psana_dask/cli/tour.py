@@ -8,29 +8,40 @@ import click
 
 from psana_dask.cli.common import json_option
 
+format_option = click.option(
+    "--format",
+    "form",
+    default="xtc2",
+    show_default=True,
+    type=click.Choice(["xtc2", "xtc"]),
+    help="Files of LCLS-II (xtc2) or LCLS-1 (xtc).",
+)
+
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False))
+@format_option
 @click.option("--events", default=64, show_default=True)
 @click.option("--experiment", default="tstx00117", show_default=True)
 @click.option("--run", "number", default=1, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def simulate(folder: str, events: int, experiment: str, number: int, seed: int) -> None:
+def simulate(folder: str, form: str, events: int, experiment: str, number: int, seed: int) -> None:
     """Write a simulated run to FOLDER: diffraction frames, steps, EPICS, mixed rates."""
     from psana_dask.simulate import demo_run
 
-    demo_run(folder, events, experiment=experiment, number=number, seed=seed)
+    demo_run(folder, events, format=form, experiment=experiment, number=number, seed=seed)
     click.echo(f"{folder}: {experiment} run {number}, {events} events; look with: psana-dask info {folder}")
 
 
 @click.command()
+@format_option
 @click.option("--events", default=128, show_default=True)
 @click.option("-o", "--output", default="demo.png", show_default=True, type=click.Path(dir_okay=False))
-def demo(events: int, output: str) -> None:
+def demo(form: str, events: int, output: str) -> None:
     """Simulate a run, open it, jump to an event, average its frames, draw the mean."""
     from psana_dask.demo import run_demo
 
-    run_demo(events, output)
+    run_demo(events, output, form)
 
 
 @click.command()

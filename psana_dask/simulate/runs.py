@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from psana_dask.simulate.content import Content
-from psana_dask.simulate.describe import PV, Detector, Enum, Epics, Missing, RunSpec, Scan
+from psana_dask.simulate.describe import PV, Daq, Detector, Enum, Epics, Missing, RunSpec, Scan
 from psana_dask.simulate.schedule import Entry, Rows
 from psana_dask.simulate.truth import Truth
 from psana_dask.simulate.values import Moment
@@ -146,8 +146,34 @@ def message(moment: Moment) -> str:
     return f"update {moment.event}"
 
 
+DEMO_FRAMES = {"xtc2": "epixquad", "xtc": "epix100a"}
+"""The detector of the demo that has a frame in every event, by format."""
+
+DEMO_DETECTORS = {
+    "xtc2": (
+        Detector(name="timing", kind="timing", stream=0),
+        Detector(name="gmd", kind="gmd", stream=0),
+        Detector(name="epixquad", kind="epix10ka", segments=4, stream=(1, 1, 2, 2)),
+        Detector(name="opal", kind="timetool", stream=3, every=5, shape=(256, 256)),
+        Detector(name="hsd", kind="hsd", stream=3),
+    ),
+    "xtc": (
+        Detector(name="evr0", kind="timing"),
+        Detector(name="ebeam", kind="ebeam"),
+        Detector(name="gas_detector", kind="gas_detector"),
+        Detector(name="phase_cavity", kind="phase_cavity"),
+        Detector(name="ipm2", kind="ipm"),
+        Detector(name="epix100a", kind="epix100a"),
+        Detector(name="cspad", kind="cspad", every=8),
+        Detector(name="acqiris", kind="waveform"),
+        Detector(name="opal", kind="camera", stream=80, every=2, shape=(256, 256)),
+    ),
+}
+
+
 def demo_spec(events: int = 64, **changes: object) -> RunSpec:
     """Describe the run that `demo_run` writes; `changes` replace arguments of `RunSpec`."""
+    form = str(changes.get("format", "xtc2"))
     steps = max(1, min(4, events // 4))
     pvs = (
         PV("sample_temperature", temperature, address="TST:SAMPLE:TEMP"),
@@ -155,28 +181,31 @@ def demo_spec(events: int = 64, **changes: object) -> RunSpec:
         PV("gas_pressure", pressure, "f4", address="TST:GAS:PRESSURE"),
         PV("message", message, "str", address="TST:MESSAGE"),
     )
-    detectors = (
-        Detector(name="timing", kind="timing", stream=0),
-        Detector(name="gmd", kind="gmd", stream=0),
-        Detector(name="epixquad", kind="epix10ka", segments=4, stream=(1, 1, 2, 2)),
-        Detector(name="opal", kind="timetool", stream=3, every=5, shape=(256, 256)),
-        Detector(name="hsd", kind="hsd", stream=3),
-    )
+    gap = Missing(events=(events // 3,), detector=DEMO_FRAMES[form], segment=2 if form == "xtc2" else None)
     given = {
         "events": events,
         "steps": steps,
-        "detectors": detectors,
+        "detectors": DEMO_DETECTORS[form],
         "epics": (Epics(pvs=pvs, stream=0),),
         "slow_every": max(1, events // 8),
         "scan": Scan(motors={"delay": np.linspace(-1.0, 2.0, steps)}),
-        "missing": (Missing(events=(events // 3,), detector="epixquad", segment=2),),
+        "missing": (gap,),
         "cuts": {1: (events // 2,)} if events > 1 else {},
+        "daq": Daq(streams=2),
     }
     return RunSpec(**{**given, **changes})  # type: ignore[arg-type]
 
 
 def demo_run(folder: Folder, events: int = 64, **changes: object) -> Path:
     """Write a rich run: frames over two streams, mixed rates, steps, EPICS, ragged data, two parts.
+
+    Parameters
+    ----------
+    folder : path
+    events : int
+    **changes
+        Other arguments of `RunSpec`; ``format="xtc"`` gives a run of LCLS-1 with a CSPAD in every
+        eighth event and a camera that a recorder wrote.
 
     Returns
     -------
