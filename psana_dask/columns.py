@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,8 +54,13 @@ def _write(path: Path, head: bytes, columns: Mapping[str, Array]) -> None:
         raise
 
 
-def load_columns(path: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
-    """Return the columns (memory-mapped, read-only) and `about`; None if there is no sound file."""
+def load_columns(
+    path: Path, mode: Literal["r", "c"] = "r"
+) -> tuple[dict[str, Array], dict[str, Any]] | None:
+    """Return the columns (memory-mapped) and `about`; None if there is no sound file.
+
+    They are read-only, or with mode "c" may be changed in memory, never in the file.
+    """
     try:
         with open(path, "rb") as file:
             head = file.readline()
@@ -63,7 +68,7 @@ def load_columns(path: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
         facts = json.loads(head)
         if facts["format"] != FORMAT or size != len(head) + facts["bytes"]:
             return None
-        whole = np.memmap(path, np.uint8, "r").view(np.ndarray) if size else np.zeros(0, np.uint8)
+        whole = np.memmap(path, np.uint8, mode).view(np.ndarray) if size else np.zeros(0, np.uint8)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     columns = {}

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from psana_dask.calib import kept
 from psana_dask.calib.commonmode import CommonMode, Correction, Plan, plan
 from psana_dask.calib.constants import Constants
 from psana_dask.calib.corrections import Work
@@ -87,7 +90,7 @@ class Scratch:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Constants laid out for `apply`; a value that a worker needs once.
+    """Constants laid out for `apply`; a value that travels by reference, see `kept`.
 
     `use` and `ranges` are C-contiguous with the pixels of an event on the last axis.
     """
@@ -101,6 +104,26 @@ class Tables:
     ranges: Ranges | None = None  # (2, pixel): gain range of each plane, if it varies
     subtract: Subtract | None = None  # instead of the first step
     scale: Scale | None = None  # before the third step, which then only masks
+    again: Callable[[], Tables] | None = None  # makes them in a process that cannot see the cache
+
+    @cached_property
+    def key(self) -> str:
+        """Return the hash of the arrays."""
+        return kept.digest(self.arrays)
+
+    @property
+    def arrays(self) -> Arrays:
+        """Return the arrays by name: what is large."""
+        found: Arrays = {"table": self.table, "use": self.use}
+        return found if self.ranges is None else {**found, "ranges": self.ranges}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arrays = self.arrays
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays}
+        path = kept.keep(self.key, arrays) if self.nbytes > kept.SMALL else None
+        if path is None:
+            return _with_arrays, (rest, arrays)
+        return _reopened, (rest, self.key, path)
 
     @property
     def by_function(self) -> bool:
@@ -180,8 +203,17 @@ class Tables:
             self, shape=shape, table=packed(pedestal.reshape(planes, -1), factor.reshape(planes, -1)),
             use=part(self.use[None]).reshape(-1),
             ranges=None if self.ranges is None else part(self.ranges).reshape(2, -1),
-            common_mode=replace(common, shape=shape) if isinstance(common, Plan) else common,
+            common_mode=replace(common, shape=shape) if isinstance(common, Plan) else common, again=None,
         )
+
+
+def _with_arrays(rest: dict[str, Any], arrays: Mapping[str, Any]) -> Tables:
+    return Tables(**{**rest, **arrays})
+
+
+def _reopened(rest: dict[str, Any], key: str, path: Path) -> Tables:
+    again = rest["again"]
+    return _with_arrays(rest, kept.shared(key, path, None if again is None else lambda: again().arrays))
 
 
 def _arrays(
