@@ -38,12 +38,13 @@ _HOMES = {
     "calib": ("psana_dask.calib", None),
     "cluster": ("psana_dask.cluster", None),
     "errors": ("psana_dask.errors", None),
+    "export": ("psana_dask.export", None),
     "geometry": ("psana_dask.geometry", None),
     "simulate": ("psana_dask.simulate", None),
 }
 
 __all__ = [
-    "Run", "algorithms", "analysis", "calib", "cluster", "errors", "geometry", "list_runs", "open",
+    "Run", "algorithms", "analysis", "calib", "cluster", "errors", "export", "geometry", "list_runs", "open",
     "open_run", "open_runs", "reduce",
     "set_options", "simulate", "times",
 ]  # fmt: skip

@@ -14,10 +14,12 @@ package can still catch it::
      │    └── EventNotFound (KeyError)       no event at this time
      ├── DuplicateData (ValueError)          one (detector, field, segment) twice
      ├── ReadError (OSError)                 a file changed, shrank or vanished
+     ├── ConditionError (ValueError)         a condition on events is not understood
      ├── ConstantsError (ValueError)         a constant is malformed
      ├── ConstantsNotFound (LookupError)     no constant covers this run
      ├── GeometryError (ValueError)          a geometry is malformed
      ├── ClusterError (RuntimeError)         workers cannot be had as asked
+     ├── ExportError (OSError)              an export cannot be written or finished
      └── MissingLibrary (ImportError)        an optional library is not installed
 
     PsanaWarning (UserWarning)
@@ -101,6 +103,10 @@ class ReadError(PsanaError, OSError):
     """A file cannot be read as indexed: it changed, shrank or vanished."""
 
 
+class ConditionError(PsanaError, ValueError):
+    """A condition on events, written as text, is not understood; shows which part."""
+
+
 class ConstantsError(PsanaError, ValueError):
     """A calibration constant is malformed."""
 
@@ -111,6 +117,10 @@ class ConstantsNotFound(PsanaError, LookupError):
 
 class GeometryError(PsanaError, ValueError):
     """A geometry description is malformed."""
+
+
+class ExportError(PsanaError, OSError):
+    """An export cannot be written, or is not complete; says what is kept, and how to go on."""
 
 
 class ClusterError(PsanaError, RuntimeError):

@@ -71,3 +71,29 @@ class ScanProgress:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+
+class StepProgress:
+    """Shows how many steps are done, while it is a context; call it with steps done and in all.
+
+    Parameters
+    ----------
+    label : str
+        What the bar says.
+    """
+
+    def __init__(self, label: str) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns)
+        self._task = self._progress.add_task(label, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note that `done` of `total` steps are done."""
+        self._progress.start()  # not before: an error in the words of a command needs no bar
+        self._progress.update(self._task, completed=done, total=total)
+
+    def __enter__(self) -> StepProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()

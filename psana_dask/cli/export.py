@@ -1,0 +1,95 @@
+"""Write what was chosen: ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from psana_dask.cli.common import dir_option, open_source, run_option
+from psana_dask.errors import ExportError
+
+
+@click.command()
+@click.argument("source")
+@click.argument("names", nargs=-1)
+@run_option
+@dir_option
+@click.option("-o", "--output", required=True, type=click.Path(), help="out.zarr or out.h5")
+@click.option("--select", "condition", help='Events to keep: "gmd.milliJoulesPerPulse > 0.3 and step == 2".')
+@click.option("--events", type=int, help="Only the first so many events (after --select).")
+@click.option("--roi", multiple=True, metavar="DETECTOR:DIM=START:STOP", help="Region; may be repeated.")
+@click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace a finished export.")
+@click.option("--begin", "step", flag_value="begin", help="Only make the skeleton, say how many pieces.")
+@click.option("--piece", type=int, help="Only write this piece (for job arrays).")
+@click.option("--finish", "step", flag_value="finish", help="Only put the complete export into place.")
+def export(
+    source: str,
+    names: tuple[str, ...],
+    run: int | None,
+    folder: str | None,
+    output: str,
+    condition: str | None,
+    events: int | None,
+    roi: tuple[str, ...],
+    compression: str,
+    overwrite: bool,
+    step: str | None,
+    piece: int | None,
+) -> None:
+    """Export NAMES (DETECTOR or DETECTOR.FIELD; everything by default) of a run to Zarr or HDF5.
+
+    An export that was interrupted goes on where it stopped when the same command is given again.
+    """
+    from psana_dask import export as exports
+
+    if step == "finish":
+        click.echo(exports.finish(output))
+        return
+    chosen = _chosen(open_source((source,), run, folder), condition, events)
+    wanted = exports.Wanted(names or None, _regions(roi))
+    codec = None if compression == "none" else compression
+    if step == "begin":
+        _, plan = exports.begin(chosen, output, wanted, compression=codec, overwrite=overwrite)
+        click.echo(len(plan.pieces))
+    elif piece is not None:
+        exports.write_piece(chosen, output, piece, wanted, compression=codec)
+    else:
+        _export(chosen, output, wanted, codec, overwrite)
+
+
+def _export(run: Any, output: str, wanted: Any, compression: str | None, overwrite: bool) -> None:
+    from psana_dask.export import export as export_run
+    from psana_dask.progress import StepProgress
+
+    with StepProgress(Path(output).name) as progress:
+        path = export_run(
+            run, output, wanted.names, roi=wanted.roi, compression=compression, overwrite=overwrite,
+            progress=progress,
+        )  # fmt: skip
+    click.echo(f"{path}: {len(run):,} events")
+
+
+def _chosen(run: Any, condition: str | None, events: int | None) -> Any:
+    """Return the run with the events that are wanted."""
+    from psana_dask.conditions import events_where
+
+    if condition is not None:
+        run = run.select(events_where(run, condition))
+    return run if events is None else run.isel(slice(events))
+
+
+def _regions(texts: tuple[str, ...]) -> dict[str, dict[str, slice]] | None:
+    """Return regions from texts such as ``epixquad:row=10:20``."""
+    regions: dict[str, dict[str, slice]] = {}
+    for text in texts:
+        detector, _, rest = text.partition(":")
+        dim, _, extent = rest.partition("=")
+        ends = extent.split(":")
+        if not dim or len(ends) != 2 or not all(e == "" or e.lstrip("-").isdigit() for e in ends):
+            raise ExportError(f"--roi {text}: say DETECTOR:DIMENSION=START:STOP, such as epix:row=10:20")
+        start, stop = (int(e) if e else None for e in ends)
+        regions.setdefault(detector, {})[dim] = slice(start, stop)
+    return regions or None

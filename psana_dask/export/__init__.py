@@ -1,0 +1,261 @@
+"""Exports: what the user chooses of a run, as Zarr or HDF5 that the same tool opens again.
+
+>>> psana_dask.export.export(run, "reduced.zarr", ["cspad.calib", "ebeam"])
+
+The steps are there one by one for job arrays: `begin`, `write_piece` for each number, `finish`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import as_completed as futures_done
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from psana_dask.dataset import Names
+from psana_dask.errors import ExportError
+from psana_dask.export.content import Roi, Wanted, groups, time_order
+from psana_dask.export.plan import Piece, Plan, Workshop, plan_of, replace
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from psana_dask.run import Run
+
+__all__ = ["Wanted", "begin", "export", "finish", "write_piece"]
+
+COMPRESSIONS = ("lz4", "zstd", None)
+
+
+def export(
+    run: Run,
+    path: str | os.PathLike[str],
+    names: Names = None,
+    *,
+    roi: Roi | None = None,
+    own: xr.Dataset | None = None,
+    bundle: bool = False,
+    compression: str | None = "lz4",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Export a run; an export that was interrupted goes on where it stopped.
+
+    Parameters
+    ----------
+    run : Run
+        Its selection is what is exported, in time order.
+    path : path
+        ``.zarr``, or ``.h5`` (``.hdf5``, ``.nc``).
+    names : names of detectors and fields, optional
+        As in `Run.dataset`, and ``"cspad.calib"``, ``"cspad.image"``; all fields by default.
+    roi : mapping, optional
+        For each detector a slice for each dimension: ``{"cspad": {"panel": slice(0, 4)}}``.
+    own : Dataset, optional
+        Variables of your own, kept in the group ``own``.
+    bundle : bool
+        Put constants and geometry in, so that the export can be calibrated anywhere.
+    compression : {"lz4", "zstd", None}
+        Bitshuffle with LZ4, Zstandard, or none.
+    overwrite : bool
+        Replace a finished export.
+    progress : callable, optional
+        Called with pieces done and pieces in all.
+
+    Returns
+    -------
+    Path
+        The finished export.
+
+    Raises
+    ------
+    ExportError
+        The suffix is unknown, something is there already, or the disk is full; what was
+        there is untouched, and what was done so far is kept for the next try.
+    """
+    path = Path(path)
+    run = time_order(run)
+    wanted = Wanted(names, roi, bundle)
+    made, plan = begin(run, path, wanted, own=own, compression=compression, overwrite=overwrite)
+    todo = [piece for piece in plan.pieces if not Workshop(path).is_done(piece)]
+    done = len(plan.pieces) - len(todo)
+    for _ in _side_by_side(path, made, todo, compression):
+        done += 1
+        if progress is not None:
+            progress(done, len(plan.pieces))
+    return finish(path)
+
+
+def begin(
+    run: Run,
+    path: str | os.PathLike[str],
+    wanted: Wanted,
+    *,
+    own: xr.Dataset | None = None,
+    compression: str | None = "lz4",
+    overwrite: bool = False,
+) -> tuple[dict[str, xr.Dataset], Plan]:
+    """Make the skeleton of an export, unless it is there already; return its groups and its plan.
+
+    Raises
+    ------
+    ExportError
+        See `export`.
+    """
+    workshop = Workshop(Path(path))
+    target = _target(workshop.path)
+    if compression not in COMPRESSIONS:
+        raise ExportError(f"compression={compression!r}: use one of {', '.join(map(repr, COMPRESSIONS))}")
+    if workshop.path.exists() and not overwrite:
+        raise ExportError(f"{workshop.path} is there already: overwrite=True replaces it")
+    made = groups(run, wanted, own)
+    plan = plan_of(made, _digest(run, wanted, own, compression))
+    before = workshop.plan()
+    if before == plan:
+        return made, plan
+    if before is not None and not overwrite:
+        raise ExportError(f"another export is unfinished in {workshop.folder}: finish or remove that")
+    workshop.clear()
+    with _explained(workshop):
+        workshop.folder.mkdir(parents=True)
+        target.begin(workshop, made, plan, compression)
+        workshop.start(plan)
+    return made, plan
+
+
+def write_piece(
+    run: Run,
+    path: str | os.PathLike[str],
+    number: int,
+    wanted: Wanted,
+    *,
+    own: xr.Dataset | None = None,
+    compression: str | None = "lz4",
+) -> None:
+    """Write one piece of an export that was begun; harmless if it is there already.
+
+    Raises
+    ------
+    ExportError
+        Nothing was begun there, or another export; or the disk is full.
+    """
+    workshop = Workshop(Path(path))
+    plan = workshop.plan()
+    run = time_order(run)
+    if plan is None or plan.digest != _digest(run, wanted, own, compression):
+        raise ExportError(f"{workshop.folder} holds no export of this run with these choices: begin it")
+    if not 0 <= number < len(plan.pieces):
+        raise ExportError(f"no piece {number}: {workshop.path} has {len(plan.pieces)}")
+    piece = plan.pieces[number]
+    if not workshop.is_done(piece):
+        _write(workshop.path, _variable(groups(run, wanted, own), piece), piece, compression)
+
+
+def finish(path: str | os.PathLike[str]) -> Path:
+    """Put a complete export into place; harmless if that was done already.
+
+    Raises
+    ------
+    ExportError
+        Pieces are missing: says how many, and the first.
+    """
+    workshop = Workshop(Path(path))
+    plan = workshop.plan()
+    if plan is None:
+        if workshop.path.exists():
+            return workshop.path
+        raise ExportError(f"nothing was begun for {workshop.path}")
+    missing = [p.number for p in plan.pieces if not workshop.is_done(p)]
+    if missing:
+        raise ExportError(f"{len(missing)} of {len(plan.pieces)} pieces are missing, first {missing[0]}")
+    with _explained(workshop):
+        replace(_target(workshop.path).finish(workshop, plan), workshop.path)
+    shutil.rmtree(workshop.folder)
+    return workshop.path
+
+
+def _side_by_side(
+    path: Path, made: dict[str, xr.Dataset], todo: Sequence[Piece], compression: str | None
+) -> Iterator[None]:
+    """Write pieces on the active Dask client, else in threads; yield after each; stop at the first error."""
+    client = _client()
+    if client is not None:
+        from distributed import as_completed
+
+        sent = {p.column: client.scatter(_variable(made, p), hash=False) for p in todo}  # once, not per piece
+        jobs = [client.submit(_write, path, sent[p.column], p, compression, pure=False) for p in todo]
+        for job in as_completed(jobs):
+            job.result()
+            yield
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(_write, path, _variable(made, p), p, compression) for p in todo]
+        try:
+            for done in futures_done(futures):
+                done.result()
+                yield
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _client() -> Any:
+    """Return the Dask client of this process, if it has one."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def _variable(made: dict[str, xr.Dataset], piece: Piece) -> xr.Variable:
+    """Return the variable that a piece is of, without its coordinates."""
+    return made[piece.column.group].variables[piece.column.name]
+
+
+def _write(path: Path, variable: xr.Variable, piece: Piece, compression: str | None) -> None:
+    values = np.ascontiguousarray(variable[piece.start : piece.stop].values)
+    workshop = Workshop(path)
+    with _explained(workshop):
+        _target(path).write_piece(workshop, piece, values, compression)
+        workshop.mark(piece)
+
+
+def _digest(run: Run, wanted: Wanted, own: xr.Dataset | None, compression: str | None) -> str:
+    """Return a hash of everything that decides the result."""
+    from dask.base import tokenize
+
+    parts = [run._recording.token, run._view.choice.digest, str(run._view.keep_damaged), wanted.text()]
+    return hashlib.sha256("|".join([*parts, tokenize(own), str(compression)]).encode()).hexdigest()[:32]
+
+
+def _target(path: Path) -> ModuleType:
+    """Return the module that writes this kind of file."""
+    from psana_dask.export import hdf5_file, zarr_store
+
+    known = {".zarr": zarr_store, ".h5": hdf5_file, ".hdf5": hdf5_file, ".nc": hdf5_file}
+    if path.suffix not in known:
+        raise ExportError(f"{path}: the suffix says the format, one of {', '.join(known)}")
+    return known[path.suffix]
+
+
+@contextmanager
+def _explained(workshop: Workshop) -> Iterator[None]:
+    """Say what a failing disk means for an export."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot write {workshop.path}: {error}"
+        raise ExportError(f"{what}; what is done stays in {workshop.folder}, run again to go on") from error

@@ -1,0 +1,196 @@
+"""What goes into an export: a run as groups of labelled variables.
+
+The groups are those of `Run.tree`: ``events``, one per detector, ``epics/<name>``, and
+``steps``, ``codes`` and ``own``. Everything is in time order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from psana_dask.dataset import Names, chosen_fields, detector_dataset
+from psana_dask.errors import NameNotFound
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from psana_dask.export.plan import Column
+    from psana_dask.run import Run
+
+EXPORT_VERSION = 1
+
+COMPUTED = ("calib", "image")
+"""What a detector can give besides the fields of its file."""
+
+Roi = Mapping[str, Mapping[str, slice]]
+"""For each detector a slice of panels, rows and columns (``panel``, ``row``, ``col``, ``y``, ``x``)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user wants in an export.
+
+    Parameters
+    ----------
+    names : names of detectors and fields, optional
+        As in `Run.dataset`; also ``"cspad.calib"`` and ``"cspad.image"``. All fields by default.
+    roi : mapping of detector to mapping of dimension to slice, optional
+    bundle : bool
+        Constants and geometry too.
+    """
+
+    names: Names = None
+    roi: Roi | None = None
+    bundle: bool = False
+
+    def text(self) -> str:
+        """Return it as JSON: equal wishes have equal texts."""
+        roi = {
+            d: {dim: [s.start, s.stop, s.step] for dim, s in sorted(dims.items())}
+            for d, dims in sorted((self.roi or {}).items())
+        }
+        names = self.names if self.names is None or isinstance(self.names, str) else list(self.names)
+        return json.dumps([names, roi, self.bundle])
+
+
+def groups(run: Run, wanted: Wanted, own: xr.Dataset | None = None) -> dict[str, xr.Dataset]:
+    """Return the groups of an export by path; large variables are lazy.
+
+    Parameters
+    ----------
+    run : Run
+    wanted : Wanted
+    own : Dataset, optional
+        Variables of the user, for example results of `Run.map`.
+
+    Raises
+    ------
+    NameNotFound
+        A name fits nothing; lists the nearest ones.
+    """
+    import xarray as xr
+
+    made: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=root_attrs(run, wanted)), "/events": run.events}
+    for detector, fields in _chosen(run, wanted.names).items():
+        made[f"/{detector}"] = _detector(run, detector, fields, (wanted.roi or {}).get(detector, {}))
+    _check_roi(wanted.roi, made)
+    for name in run.epics:
+        made[f"/epics/{name}"] = run.epics[name].to_dataset(name="value")
+    made["/steps"] = run.scan
+    if own is not None:
+        made["/own"] = own
+    return made
+
+
+def root_attrs(run: Run, wanted: Wanted) -> dict[str, Any]:
+    """Return what the root says: which run, and how the export came to be."""
+    from psana_dask import __version__
+
+    return {
+        "psana_dask_export": EXPORT_VERSION,
+        "psana_dask_version": __version__,
+        "experiment": run.experiment or "",
+        "run": -1 if run.number is None else run.number,
+        "format": run.format,
+        "files": json.dumps(run.files),
+        "token": run._recording.token,
+        "events_total": run._view.choice.total,
+        "selection": json.dumps(list(run._history)),
+        "wanted": wanted.text(),
+        "problems": json.dumps([list(p) for p in run._all_problems]),
+    }
+
+
+def _chosen(run: Run, names: Names) -> dict[str, list[str]]:
+    """Return detector to fields, `COMPUTED` ones included."""
+    chosen: dict[str, list[str]] = {}
+    for name in _listed(names):
+        detector, field = _pair(run, name)
+        if field in COMPUTED:
+            chosen.setdefault(run[detector].name, []).append(str(field))
+            continue
+        for found, fields in chosen_fields(run._view, name).items():
+            kept = chosen.setdefault(found, [])
+            kept += [f for f in fields if f not in kept]
+    if names is None:
+        return chosen_fields(run._view, None)
+    return chosen
+
+
+def _listed(names: Names) -> Sequence[Any]:
+    if names is None:
+        return []
+    if isinstance(names, str):
+        return [names]
+    if isinstance(names, tuple) and len(names) == 2 and names[1] in COMPUTED:
+        return [names]
+    return list(names)
+
+
+def _pair(run: Run, name: Any) -> tuple[str, str | None]:
+    """Return detector and field that a name with a dot, or a pair, says."""
+    if isinstance(name, tuple):
+        return name[0], name[1]
+    detector, _, field = name.rpartition(".")
+    return (detector, field) if detector and field in COMPUTED else (name, None)
+
+
+def _detector(run: Run, name: str, fields: Sequence[str], roi: Mapping[str, slice]) -> xr.Dataset:
+    """Return one detector: its fields as they are in the file, and what is computed."""
+    entry = run._view.entries[name]
+    plain = [f for f in fields if f not in COMPUTED]
+    data = detector_dataset(run._view, entry, None, plain or None)
+    if not plain:  # what is computed goes with the presence and damage of what it is made from
+        data = data.drop_vars([f for f in entry.channels if f in data])
+    for field in fields:
+        if field in COMPUTED:
+            made = _computed(run[name], field)
+            data = data.assign_coords({c: made.coords[c] for c in ("y", "x") if c in made.coords})
+            data[field] = made.reset_coords(drop=True)
+    return data.isel({dim: s for dim, s in roi.items() if dim in data.dims})
+
+
+def _computed(detector: Any, field: str) -> xr.DataArray:
+    """Return what a detector can give besides the fields of its file, without Dask."""
+    if field == "image":
+        return detector.assembled(calibrated=True, chunks=None)
+    return detector.calibrated(chunks=None)
+
+
+def _check_roi(roi: Roi | None, made: Mapping[str, xr.Dataset]) -> None:
+    """Refuse a region of what is not exported, or along a dimension that nothing has."""
+    for detector, dims in (roi or {}).items():
+        if f"/{detector}" not in made:
+            known = [g.strip("/") for g in made if g.count("/") == 1 and g != "/"]
+            raise NameNotFound.of("exported detector", detector, known)
+        for dim in dims:
+            if dim not in made[f"/{detector}"].dims:
+                raise NameNotFound.of(f"dimension of {detector}", dim, map(str, made[f"/{detector}"].dims))
+
+
+def shell(data: xr.Dataset, columns: Mapping[Hashable, Column]) -> xr.Dataset:
+    """Return a group whose large variables are never asked for their values.
+
+    Text becomes objects: of that, files have a type that every reader knows.
+    """
+    import dask.array as da
+
+    made = {}
+    for name, variable in data.variables.items():
+        if name in columns:
+            chunks = (columns[name].piece, *variable.shape[1:])
+            made[name] = variable.copy(data=da.zeros(variable.shape, dtype=variable.dtype, chunks=chunks))
+        elif variable.dtype.kind == "U":
+            made[name] = variable.astype(object)
+    return data.assign(made)
+
+
+def time_order(run: Run) -> Run:
+    """Return the run with its events in time order, each once."""
+    numbers = run._view.choice.numbers
+    return run if run._view.choice.is_sorted else run.isel(np.unique(numbers, return_index=True)[1])

@@ -1,0 +1,63 @@
+"""The command line exports, whole or step by step."""
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import psana_dask
+from psana_dask.cli import main
+from psana_dask.simulate import demo_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli")
+    demo_run(path, 24)
+    return path
+
+
+def call(*words):
+    return CliRunner().invoke(main, ["export", *map(str, words)])
+
+
+def test_a_choice_of_events_and_pixels(folder, tmp_path):
+    out = tmp_path / "some.h5"
+    done = call(
+        folder, "epixquad.raw", "gmd", "-o", out, "--select", "step >= 1", "--events", 5,
+        "--roi", "epixquad:row=3:7", "--compression", "none",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "5 events" in done.output
+    run = psana_dask.open_run(folder)
+    first = np.flatnonzero(run.events.step.values >= 1)[:5]
+    with h5py.File(out) as file:
+        expected = run.isel(first).epixquad.field("raw", chunks=None)[:, :, 3:7].values
+        np.testing.assert_array_equal(file["epixquad/raw"][()], expected)
+
+
+def test_steps_for_job_arrays(folder, tmp_path):
+    out = tmp_path / "steps.zarr"
+    words = (folder, "epixquad", "-o", out)
+    pieces = int(call(*words, "--begin").output)
+    assert pieces
+    for piece in range(pieces):
+        assert call(*words, "--piece", piece).exit_code == 0
+    assert not out.exists()
+    assert call(*words, "--finish").exit_code == 0
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["epixquad", "--roi", "epixquad:row"], "START:STOP"),
+        (["epixquad", "--select", "step >"], "invalid syntax"),
+        (["epix"], "epixquad"),
+    ],
+)
+def test_mistakes_are_one_line(folder, tmp_path, words, said):
+    done = call(folder, *words, "-o", tmp_path / "x.h5")
+    assert done.exit_code == 1
+    assert said in done.output
+    assert len(done.output.strip().splitlines()) == 1

@@ -1,0 +1,212 @@
+"""What is exported is what was in the run, whatever happens on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+import psana_dask
+from psana_dask.errors import ExportError, NameNotFound
+from psana_dask.export import Wanted, begin, export, finish, plan, write_piece
+from psana_dask.simulate import demo_run
+
+FORMATS = (".zarr", ".h5")
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    """Cut small runs into many pieces."""
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 2**18)
+    monkeypatch.setattr(plan, "PIECE_BYTES", 2**20)
+    monkeypatch.setattr(plan, "SMALL_BYTES", 2**12)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    demo_run(folder, 40)
+    return psana_dask.open_run(folder)
+
+
+def opened(path, group):
+    options = {"engine": "h5netcdf"} if path.suffix == ".h5" else {"engine": "zarr", "consolidated": False}
+    with xr.open_dataset(path, group=group, **options) as data:
+        return data.load()
+
+
+def check_equal(expected, found):
+    assert set(expected.variables) == set(found.variables)
+    for name, variable in expected.variables.items():
+        values = found[name].values
+        assert found[name].dims == variable.dims, name
+        assert values.dtype == variable.dtype or variable.dtype.kind == "U", name
+        np.testing.assert_array_equal(values, variable.values, err_msg=str(name))
+        kept = {k: v for k, v in variable.attrs.items() if k != "units"}
+        for key, value in kept.items():
+            np.testing.assert_array_equal(found[name].attrs[key], value, err_msg=f"{name}.{key}")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compression"), [(".zarr", "lz4"), (".zarr", None), (".h5", "lz4"), (".h5", "zstd")]
+)
+def test_every_value_of_a_run_comes_back(run, tmp_path, suffix, compression):
+    path = export(run, tmp_path / f"all{suffix}", compression=compression)
+    for name, detector in run.detectors.items():
+        check_equal(detector.dataset(None), opened(path, name))
+    check_equal(run.events, opened(path, "events"))
+    check_equal(run.scan, opened(path, "steps"))
+    for name in run.epics:
+        check_equal(run.epics[name].to_dataset(name="value"), opened(path, f"epics/{name}"))
+    assert opened(path, None).attrs["experiment"] == run.experiment
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_damaged_run_with_missing_pieces_comes_back(rich_run, tmp_path):
+    for suffix in FORMATS:
+        path = export(rich_run, tmp_path / f"rich{suffix}")
+        for name, detector in rich_run.detectors.items():
+            check_equal(detector.dataset(None), opened(path, name))
+
+
+def test_a_selection_is_exported_in_time_order(run, tmp_path):
+    chosen = run.isel([30, 3, 17, 3])
+    found = opened(export(chosen, tmp_path / "some.zarr", ["epixquad"]), "epixquad")
+    check_equal(run.isel([3, 17, 30])["epixquad"].dataset(None), found)
+
+
+def test_fields_and_regions_are_chosen(run, tmp_path):
+    roi = {"epixquad": {"panel": slice(1, 3), "row": slice(10, 20)}}
+    path = export(run, tmp_path / "roi.h5", ["epixquad.raw", "gmd"], roi=roi)
+    with h5py.File(path) as file:
+        assert set(file) >= {"epixquad", "gmd", "events"}
+        assert "hsd" not in file
+        assert "aux" not in file["epixquad"]
+        expected = run.epixquad.field("raw", chunks=None)[:, 1:3, 10:20].values
+        np.testing.assert_array_equal(file["epixquad/raw"][()], expected)
+
+
+def test_calibrated_frames_and_images_are_exported(run, tmp_path):
+    pedestals = np.random.default_rng(0).normal(100, 5, (7, 4, 352, 384)).astype(np.float32)
+    known = psana_dask.open_run(run.files, calib={"pedestals": pedestals})
+    found = opened(export(known, tmp_path / "made.zarr", ["epixquad.calib", "epixquad.image"]), "epixquad")
+    detector = known.epixquad
+    np.testing.assert_array_equal(found["calib"].values, detector.calibrated(chunks=None).values)
+    image = detector.assembled(calibrated=True, chunks=None)
+    np.testing.assert_array_equal(found["image"].values, image.values)
+    np.testing.assert_array_equal(found["x"].values, image.x.values)
+    assert found["image"].attrs["calibrated"]
+    assert "raw" not in found
+
+
+def test_own_variables_go_along(run, tmp_path):
+    own = xr.Dataset({"sum": ("time", np.arange(len(run)) * 0.5)}, {"time": run.events.time.values})
+    path = export(run, tmp_path / "own.h5", "gmd", own=own)
+    check_equal(own, opened(path, "own"))
+
+
+def test_what_is_not_there_is_refused(run, tmp_path):
+    with pytest.raises(NameNotFound, match="epixquad"):
+        export(run, tmp_path / "x.zarr", ["epixqad"])
+    with pytest.raises(NameNotFound, match="row"):
+        export(run, tmp_path / "x.zarr", ["epixquad"], roi={"epixquad": {"rows": slice(3)}})
+    with pytest.raises(ExportError, match=r"\.zarr"):
+        export(run, tmp_path / "x.txt")
+    with pytest.raises(ExportError, match="lz4"):
+        export(run, tmp_path / "x.zarr", compression="gzip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_export_is_replaced_only_when_asked(run, tmp_path):
+    path = export(run, tmp_path / "a.zarr", "gmd")
+    with pytest.raises(ExportError, match="overwrite"):
+        export(run, path, "hsd")
+    export(run, path, "hsd", overwrite=True)
+    assert "spectrum" in opened(path, "hsd")
+    assert not (path / "gmd").exists()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_steps_of_an_export_can_be_repeated(run, tmp_path, suffix):
+    wanted = Wanted(("epixquad.raw", "gmd"))
+    path = tmp_path / f"steps{suffix}"
+    _, made = begin(run, path, wanted)
+    begin(run, path, wanted)
+    with pytest.raises(ExportError, match="missing, first 0"):
+        finish(path)
+    for piece in reversed(made.pieces):
+        write_piece(run, path, piece.number, wanted)
+        write_piece(run, path, piece.number, wanted)
+    assert not path.exists()
+    assert finish(path) == finish(path) == path
+    check_equal(run.epixquad.dataset(None).drop_vars("aux"), opened(path, "epixquad"))
+
+
+def test_pieces_of_another_export_are_refused(run, tmp_path):
+    path = tmp_path / "a.zarr"
+    begin(run, path, Wanted("epixquad"))
+    with pytest.raises(ExportError, match="begin it"):
+        write_piece(run, path, 0, Wanted("gmd"))
+    with pytest.raises(ExportError, match="unfinished"):
+        export(run, path, "gmd")
+    with pytest.raises(ExportError, match="no piece 999"):
+        write_piece(run, path, 999, Wanted("epixquad"))
+    (tmp_path / "a.zarr.part" / "plan.json").write_text("{")
+    with pytest.raises(ExportError, match="remove"):
+        export(run, path, "epixquad")
+
+
+SCRIPT = """
+import sys, psana_dask
+from psana_dask.export import export, plan
+plan.CHUNK_BYTES, plan.PIECE_BYTES, plan.SMALL_BYTES = 2**18, 2**20, 2**12
+print("ready", flush=True)
+export(psana_dask.open_run(sys.argv[1]), sys.argv[2], compression=None)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_killed_export_goes_on(run, tmp_path, suffix, pytestconfig):
+    expected = export(run, tmp_path / f"whole{suffix}", compression=None)
+    path = tmp_path / f"killed{suffix}"
+    folder = os.path.dirname(run.files[0])
+    moments = np.random.default_rng(1).uniform(0.2, 2.0, 20 if pytestconfig.getoption("--full") else 3)
+    killed = 0
+    for moment in moments:
+        with subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, folder, str(path)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(moment)
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() != 0
+        if path.exists():  # it was quicker: what has the name of the result is complete
+            break
+    export(run, path, compression=None) if not path.exists() else None
+    assert killed
+    for name in (*run.detectors, "events", "steps"):
+        xr.testing.assert_identical(opened(expected, name), opened(path, name))
+
+
+def test_a_full_disk_keeps_what_was_there(run, tmp_path):
+    script = SCRIPT.replace("import sys,", "import resource, sys,").replace(
+        'print("ready"', 'resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); print("ready"'
+    )
+    script = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + script
+    path = tmp_path / "full.zarr"
+    done = subprocess.run(
+        [sys.executable, "-c", script, os.path.dirname(run.files[0]), str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "ExportError: cannot write" in done.stderr
+    assert "run again to go on" in done.stderr
+    assert not path.exists()
+    export(run, path, compression=None)
+    check_equal(run.epixquad.dataset(None), opened(path, "epixquad"))
