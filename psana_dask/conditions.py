@@ -121,7 +121,7 @@ def _named(run: Run, name: str, seen: list[Bools]) -> Any:
         return coords[name].values
     if detector == "epics":
         return _epics(run, field, seen)
-    if not detector:
+    if not field:
         raise NameNotFound(f"{name!r} is no scalar of events: say detector.field, step or epics.name")
     found = run[detector].field(field, chunks=None)
     if getattr(found, "dims", ()) != ("time",):
