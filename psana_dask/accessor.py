@@ -9,6 +9,8 @@ import numpy as np
 import xarray as xr
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from psana_dask.geometry.model import Geometry
 
 
@@ -54,6 +56,43 @@ class ArrayAccessor:
         from psana_dask.images import assemble
 
         return assemble(self._array, as_geometry(geometry), **choices)
+
+    def plot(self, axes: Axes | None = None, *, mask: Any = None, **options: Any) -> Axes:
+        """Draw an image, with colours from the 1st to the 99th percentile of the pixels that are good.
+
+        Parameters
+        ----------
+        axes : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        mask : array (y, x), optional
+            Nonzero for good pixels, for instance ``det.assembled(det.mask)``; NaN is never good.
+        **options
+            For ``Axes.imshow``, for instance ``vmax=`` or ``cmap=``.
+
+        Returns
+        -------
+        Axes
+            Places in millimetres; rows and columns for a sensor without geometry.
+
+        Raises
+        ------
+        ValueError
+            This is no assembled image of one event.
+        MissingLibrary
+            matplotlib is not installed.
+
+        Examples
+        --------
+        >>> run.epixquad.image.isel(time=0).psana.plot()  # doctest: +SKIP
+        """
+        from psana_dask.geometry.figure import draw_image
+
+        if self._array.dims != ("y", "x"):
+            raise ValueError(f"a picture has dimensions y and x, this has {self._array.dims}; assemble first")
+        y, x = (self._array.coords[n].values if n in self._array.coords else None for n in ("y", "x"))
+        good = None if mask is None else np.asarray(mask) != 0
+        label = str(self._array.attrs.get("units", ""))
+        return draw_image(self._array.values, y, x, axes, mask=good, label=label, **options)
 
 
 @xr.register_dataset_accessor("psana")  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.errors import MissingLibrary
-from psana_dask.geometry.figure import colour_limits
+from psana_dask.geometry.figure import colour_limits, draw_image
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,16 +44,20 @@ def mosaic(panels: npt.NDArray[Any], gap: int = GAP) -> npt.NDArray[np.float64]:
     return out
 
 
-def save_picture(array: xr.DataArray, path: str | os.PathLike[str], title: str) -> None:
+def save_picture(
+    array: xr.DataArray, path: str | os.PathLike[str], title: str, mask: npt.NDArray[np.bool_] | None = None
+) -> None:
     """Draw one event of a detector: a frame as a picture, a waveform as a line, a number as text.
 
     Parameters
     ----------
     array : DataArray
-        ([panel,] row, col), ([panel,] sample) or a scalar; loaded.
+        (y, x), ([panel,] row, col), ([panel,] sample) or a scalar; loaded.
     path : path
         The suffix says the format (.png, .pdf, .svg).
     title : str
+    mask : bool array of the shape of a frame, optional
+        True for the pixels that decide the colours: these go from the 1st to the 99th percentile.
 
     Raises
     ------
@@ -63,8 +67,11 @@ def save_picture(array: xr.DataArray, path: str | os.PathLike[str], title: str) 
     figure = _figure()
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=10)
-    if array.dims[-2:] in (("row", "col"), ("y", "x")):
-        _draw_frame(figure, axes, array)
+    if array.dims[-2:] == ("y", "x") and "x" in array.coords:
+        image = array.values
+        draw_image(image, array.y.values, array.x.values, axes, mask=mask, label=_units(array))
+    elif array.dims[-2:] in (("row", "col"), ("y", "x")):
+        _draw_frame(figure, axes, array, mask)
     else:
         _draw_lines(axes, array)
     figure.savefig(path, dpi=150)
@@ -81,14 +88,20 @@ def _figure() -> Any:
     return figure
 
 
-def _draw_frame(figure: Any, axes: Any, array: xr.DataArray) -> None:
+def _units(array: xr.DataArray) -> str:
+    return str(array.attrs.get("units", "ADU"))
+
+
+def _draw_frame(
+    figure: Any, axes: Any, array: xr.DataArray, mask: npt.NDArray[np.bool_] | None
+) -> None:
     image = mosaic(array.values)
-    low, high = colour_limits(image)
+    low, high = colour_limits(array.values, mask)
     shown = axes.imshow(image, vmin=low, vmax=high, interpolation="nearest", cmap="viridis")
     panels = " (panels side by side)" if array.ndim == 3 else ""
     axes.set_xlabel(f"{array.dims[-1]}{panels}")
     axes.set_ylabel(array.dims[-2])
-    figure.colorbar(shown, label=str(array.attrs.get("units", "ADU")), shrink=0.8)
+    figure.colorbar(shown, label=_units(array), shrink=0.8)
 
 
 def _draw_lines(axes: Any, array: xr.DataArray) -> None:

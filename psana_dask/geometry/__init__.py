@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from psana_dask.geometry import convert, refine
     from psana_dask.geometry.assembly import apply, assembled, panels_of, prepare
     from psana_dask.geometry.defaults import default_geometry
-    from psana_dask.geometry.figure import describe, draw_image, draw_panels
+    from psana_dask.geometry.figure import colour_limits, describe, draw_image, draw_panels, facts
     from psana_dask.geometry.files import load, save
     from psana_dask.geometry.model import Geometry, Part, moved, placed, tilted
     from psana_dask.geometry.tables import AssemblyTables
@@ -36,16 +36,17 @@ _HOMES = {
     **dict.fromkeys(("areas", "coordinates", "mask", "projected", "sizes"), "tree"),
     **dict.fromkeys(("default_geometry",), "defaults"),
     **dict.fromkeys(("load", "save"), "files"),
-    **dict.fromkeys(("describe", "draw_image", "draw_panels"), "figure"),
+    **dict.fromkeys(("colour_limits", "describe", "draw_image", "draw_panels", "facts"), "figure"),
     **dict.fromkeys(("read_text", "write_text"), "text"),
     "convert": None,
     "refine": None,
 }
 
 __all__ = [
-    "AssemblyTables", "Geometry", "Part", "apply", "areas", "assembled", "convert", "coordinates",
-    "default_geometry", "describe", "draw_image", "draw_panels", "load", "mask", "moved", "panels_of",
-    "placed", "prepare", "projected", "read_text", "refine", "save", "sizes", "tilted", "write_text",
+    "AssemblyTables", "Geometry", "Part", "apply", "areas", "assembled", "colour_limits", "convert",
+    "coordinates", "default_geometry", "describe", "draw_image", "draw_panels", "facts", "load", "mask",
+    "moved", "panels_of", "placed", "prepare", "projected", "read_text", "refine", "save", "sizes",
+    "tilted", "write_text",
 ]  # fmt: skip
 
 

@@ -6,10 +6,11 @@ overlap
     Several pixels in one bin: ``"last"`` in data order (the default, what psana gives),
     ``"mean"`` or ``"max"`` of those that are not NaN.
 holes
-    An empty bin whose neighbours above, below, left and right (those inside the image) all
-    hold pixels: stays empty with ``"none"`` (the default), takes the value of the pixel that
-    is nearest in space with ``"nearest"``, the least of the neighbours with ``"minimum"``
-    (psana2's default).  Gaps between sensors are never filled.
+    An empty bin amid pixels stays empty with ``"none"`` (the default). With ``"nearest"`` one
+    between occupied bins (above and below, or left and right) takes the value of the pixel
+    nearest to its middle, if that is within half a pixel's diagonal, so if the bin lies on a
+    sensor. With ``"minimum"`` one all of whose neighbours (those inside the image) hold pixels
+    takes the least of them (psana2's default).  Gaps between sensors are never filled.
 missing panels
     Their bins get the fill value, like bins that belong to no pixel: NaN for floats, 0 for
     integers unless told otherwise.  Where a missing panel overlaps another, that one shows.

@@ -5,6 +5,8 @@ matplotlib is imported on first use (``pip install "psana_dask[plot]"``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import acos, atan2, degrees
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +14,8 @@ from numpy.typing import NDArray
 
 from psana_dask.errors import MissingLibrary
 from psana_dask.geometry.model import Geometry
-from psana_dask.geometry.tables import AssemblyTables, prepare
-from psana_dask.geometry.tiles import Tile, tiles_of
+from psana_dask.geometry.tables import prepare
+from psana_dask.geometry.tiles import Tile, by_panels, tiles_of
 from psana_dask.geometry.tree import coordinates
 
 if TYPE_CHECKING:
@@ -46,18 +48,57 @@ def colour_limits(
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def describe(geometry: Geometry) -> str:
-    """Return what a geometry is, a few lines of text: panels, pixels, distance, extent, image."""
+def facts(geometry: Geometry) -> dict[str, Any]:
+    """Return what a geometry is, as plain values for tables and JSON.
+
+    Returns
+    -------
+    dict
+        Of the whole, and under ``panels`` for each panel: name, the place of its middle (mm), the
+        direction of its rows (degrees from the laboratory's x towards y) and how far it leans (the
+        angle between its normal and the beam, degrees); laboratory frame.
+    """
     x, y, z = coordinates(geometry, frame="lab")
     tables = prepare(geometry)
-    (panels, rows, cols), pixel_size = geometry.shape, geometry.segment.pixel_size
-    spans = (float(np.nanmax(axis) - np.nanmin(axis)) * 1e-3 for axis in (x, y))
+    return {
+        "segment": geometry.segment.name,
+        "shape": list(geometry.shape),
+        "pixel_size_um": geometry.segment.pixel_size,
+        "distance_mm": round(float(np.nanmean(z)) * 1e-3, 6),
+        "extent_mm": [round(float(np.nanmax(axis) - np.nanmin(axis)) * 1e-3, 6) for axis in (y, x)],
+        "image": list(tables.shape),
+        "overlapping_bins": tables.overlapping,
+        "parts": len(geometry.parts),
+        "convention": geometry.convention,
+        "hash": geometry.key[:16],
+        "panels": [_panel_facts(number, panel) for number, panel in enumerate(by_panels(tiles_of(geometry)))],
+    }
+
+
+def _panel_facts(number: int, tiles: Sequence[Tile]) -> dict[str, Any]:
+    middle = np.mean([_outline(tile)[:4].mean(axis=0) for tile in tiles], axis=0) * 1e3
+    fast, slow = (step / np.linalg.norm(step) for step in (tiles[0].fast, tiles[0].slow))
+    across = abs(float(np.cross(fast, slow)[2]))
+    return {
+        "panel": number,
+        **{f"{axis}_mm": round(float(value), 6) for axis, value in zip("xyz", middle, strict=True)},
+        "rows_point_deg": round(degrees(atan2(fast[1], fast[0])), 5),
+        "leans_deg": round(degrees(acos(min(across, 1.0))), 5),
+    }
+
+
+def describe(geometry: Geometry) -> str:
+    """Return what a geometry is, a few lines of text: panels, pixels, distance, extent, image."""
+    known = facts(geometry)
+    panels, rows, cols = known["shape"]
+    down, across = known["extent_mm"]
     return "\n".join(
         [
-            f"{panels} x {geometry.segment.name}, {rows} x {cols} pixels of {pixel_size:g} um",
-            f"mean distance {np.nanmean(z) * 1e-3:.3f} mm, extent {' x '.join(f'{s:.1f}' for s in spans)} mm",
-            f"image {tables.shape[0]} x {tables.shape[1]}, {tables.overlapping} bins with several pixels",
-            f"parts {len(geometry.parts)}, convention {geometry.convention}, hash {geometry.key[:16]}",
+            f"{panels} x {known['segment']}, {rows} x {cols} pixels of {known['pixel_size_um']:g} um",
+            f"mean distance {known['distance_mm']:.3f} mm, extent {down:.1f} mm high, {across:.1f} mm wide",
+            f"image {known['image'][0]} x {known['image'][1]}, "
+            f"{known['overlapping_bins']} bins with several pixels",
+            f"parts {known['parts']}, convention {known['convention']}, hash {known['hash']}",
         ]
     )
 
@@ -92,10 +133,12 @@ def draw_panels(geometry: Geometry, axes: Axes | None = None, *, labels: bool = 
 
 def draw_image(
     image: NDArray[Any],
-    tables: AssemblyTables,
+    y: NDArray[np.float64] | None = None,
+    x: NDArray[np.float64] | None = None,
     axes: Axes | None = None,
     *,
     mask: NDArray[np.bool_] | None = None,
+    label: str = "",
     **options: Any,
 ) -> Axes:
     """Draw an assembled image with its place in millimetres and colours from the 1st to 99th percentile.
@@ -103,38 +146,56 @@ def draw_image(
     Parameters
     ----------
     image : array (y, x)
-        From `assembly.apply` with `tables`.
-    tables : AssemblyTables
-        Its axes give the place.
+        From `assembly.apply`.
+    y, x : array, optional
+        m, of the rows and columns: ``tables.y, tables.x``, or the coordinates of an image of a run.
+        Without them the axes count rows and columns.
+    axes : matplotlib Axes, optional
+        Where to draw; a new figure by default.
     mask : bool array (y, x), optional
         True for the pixels that decide the colours.
+    label : str
+        Of the colours.
     **options
         For ``Axes.imshow``, for instance ``vmax=`` or ``cmap=``.
+
+    Raises
+    ------
+    MissingLibrary
+        matplotlib is not installed.
     """
     axes = _axes(axes)
     low, high = colour_limits(image, mask)
-    half_y, half_x = (abs(float(a[-1] - a[0])) / max(len(a) - 1, 1) / 2 for a in (tables.y, tables.x))
-    sign = 1.0 if len(tables.x) < 2 or tables.x[1] > tables.x[0] else -1.0
-    extent = (
-        (tables.x[0] - sign * half_x) * 1e3,
-        (tables.x[-1] + sign * half_x) * 1e3,
-        (tables.y[-1] - half_y) * 1e3,
-        (tables.y[0] + half_y) * 1e3,
-    )
-    shown = axes.imshow(image, **{"vmin": low, "vmax": high, "extent": extent, **options})
-    axes.figure.colorbar(shown, ax=axes)
-    _lab_axes(axes)
+    chosen: dict[str, Any] = {"vmin": low, "vmax": high, "interpolation": "nearest"}
+    if y is not None and x is not None:
+        (left, right), (top, bottom) = ((1e3 * end for end in _ends(places)) for places in (x, y))
+        chosen["extent"] = (left, right, bottom, top)
+        _lab_axes(axes)
+    else:
+        axes.set_xlabel("column")
+        axes.set_ylabel("row")
+    shown = axes.imshow(image, **chosen | options)
+    axes.figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
     return axes
+
+
+def _ends(places: NDArray[np.float64]) -> tuple[float, float]:
+    """Return where the first bin begins and the last one ends, in the order of the image."""
+    half = float(places[-1] - places[0]) / max(len(places) - 1, 1) / 2
+    return float(places[0]) - half, float(places[-1]) + half
 
 
 def _axes(axes: Axes | None) -> Any:
     if axes is not None:
         return axes
     try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingLibrary.of("matplotlib", "plot", "a plot of a geometry") from None
-    return Figure(figsize=(7, 6), layout="constrained").add_subplot()
+        raise MissingLibrary.of("matplotlib", "plot", "a picture") from None
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure.add_subplot()
 
 
 def _lab_axes(axes: Any) -> None:

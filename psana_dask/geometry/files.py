@@ -20,6 +20,7 @@ import numpy as np
 from psana_dask.errors import GeometryError, MissingLibrary, suggestion
 from psana_dask.geometry import convert
 from psana_dask.geometry.convert import cheetah, nexus, pyfai
+from psana_dask.geometry.convert.crystfel import read_crystfel, write_crystfel
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.segments import Convention
 
@@ -31,9 +32,14 @@ class Format:
     """One kind of file."""
 
     suffixes: tuple[str, ...]
-    read: Callable[[Path, str | None, Convention], Geometry]
-    write: Callable[[Geometry, Path], None]
+    read: Callable[..., Geometry]
+    # (path, segment, convention, options of reading)
+    write: Callable[..., None]
+    # (geometry, path, options of writing)
     what: str
+    reading: tuple[str, ...] = ()
+    writing: tuple[str, ...] = ()
+    # names of the options
 
 
 def load(
@@ -42,6 +48,7 @@ def load(
     *,
     segment: str | None = None,
     convention: Convention = "psana2",
+    **options: Any,
 ) -> Geometry:
     """Read a geometry file.
 
@@ -54,6 +61,8 @@ def load(
         The psana segment type, where the format does not say it; by default the one that fits best.
     convention : {"psana2", "psana1"}
         Which library's segment types: psana1 for LCLS-1, psana2 for LCLS-II.
+    **options
+        CrystFEL: ``corner``, ``distance``; see `convert.crystfel.read_crystfel`.
 
     Raises
     ------
@@ -69,16 +78,18 @@ def load(
     place = Path(path)
     if not place.is_file():
         raise GeometryError(f"no file {place}")
-    kind = _known(form or form_of(place))
+    name = form or form_of(place)
+    kind = _known(name)
+    _check_options(name, options, kind.reading)
     try:
-        return kind.read(place, segment, convention)
+        return kind.read(place, segment, convention, **options)
     except UnicodeDecodeError:
         raise GeometryError(f"{place}: not a text; give form= one of {', '.join(FORMATS)}") from None
     except GeometryError as error:
         raise GeometryError(f"{place}: {error}") from error
 
 
-def save(geometry: Geometry, path: StrPath, form: str | None = None) -> Path:
+def save(geometry: Geometry, path: StrPath, form: str | None = None, **options: Any) -> Path:
     """Write a geometry file, all of it or nothing.
 
     Parameters
@@ -87,7 +98,11 @@ def save(geometry: Geometry, path: StrPath, form: str | None = None) -> Path:
     path : path
     form : str, optional
         One of `FORMATS`; by default by the ending of the name. ``pyfai`` writes two files, the
-        place (``.poni``) and beside it the pixels (``.h5``).
+        place (``.poni``) and beside it the pixels (``.poni.h5``).
+    **options
+        CrystFEL: ``clen``, ``data``, ``mask``, ``bad``, ``panel_axis`` and the others of
+        `convert.crystfel.write_crystfel`; NeXus: ``wavelength`` (angstrom), ``start_time``;
+        pyFAI: ``wavelength``.
 
     Returns
     -------
@@ -97,11 +112,27 @@ def save(geometry: Geometry, path: StrPath, form: str | None = None) -> Path:
     Raises
     ------
     GeometryError
-        The ending of the name belongs to no format, or to several.
+        The ending of the name belongs to no format, or the format has no such option.
     """
     place = Path(path)
-    _known(form or _form_of_suffix(place)).write(geometry, place)
+    name = form or _form_of_suffix(place)
+    kind = _known(name)
+    _check_options(name, options, kind.writing)
+    kind.write(geometry, place, **options)
     return place
+
+
+def text_of(geometry: Geometry, form: str = "psana", **options: Any) -> str:
+    """Return what `save` writes in one of the text formats."""
+    _check_options(form, options, _known(form).writing)
+    return write_crystfel(geometry, **options) if form == "crystfel" else convert.write(geometry, form)
+
+
+def _check_options(form: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise GeometryError(f"the format {form} has no option {name!r}; {there}")
 
 
 def as_geometry(given: Geometry | StrPath, convention: Convention = "psana2") -> Geometry:
@@ -162,16 +193,19 @@ def _whole(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def _text_reader(form: str) -> Callable[[Path, str | None, Convention], Geometry]:
-    def read(path: Path, segment: str | None, convention: Convention) -> Geometry:
-        return convert.read(path.read_text(encoding="utf-8"), form, segment=segment, convention=convention)
+def _text_reader(form: str) -> Callable[..., Geometry]:
+    def read(path: Path, segment: str | None, convention: Convention, **options: Any) -> Geometry:
+        text = path.read_text(encoding="utf-8")
+        if form == "crystfel":
+            return read_crystfel(text, segment, convention=convention, **options)
+        return convert.read(text, form, segment=segment, convention=convention)
 
     return read
 
 
-def _text_writer(form: str) -> Callable[[Geometry, Path], None]:
-    def write(geometry: Geometry, path: Path) -> None:
-        text = convert.write(geometry, form)
+def _text_writer(form: str) -> Callable[..., None]:
+    def write(geometry: Geometry, path: Path, **options: Any) -> None:
+        text = text_of(geometry, form, **options)
         with _whole(path) as beside:
             beside.write_text(text, encoding="utf-8")
 
@@ -210,11 +244,11 @@ def _read_nexus(path: Path, segment: str | None, convention: Convention) -> Geom
         return nexus.read_nxmx(found[0], segment, convention=convention)
 
 
-def _write_nexus(geometry: Geometry, path: Path) -> None:
+def _write_nexus(geometry: Geometry, path: Path, **options: Any) -> None:
     import h5py
 
     with _whole(path) as beside, h5py.File(beside, "w") as file:
-        nexus.write_entry(file, geometry)
+        nexus.write_entry(file, geometry, **options)
 
 
 def _read_poni(path: Path, segment: str | None, convention: Convention) -> Geometry:
@@ -243,24 +277,39 @@ def _poni_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _write_poni(geometry: Geometry, path: Path) -> None:
+def _write_poni(geometry: Geometry, path: Path, wavelength: float | None = None) -> None:
     detector, _ = pyfai.to_pyfai(geometry)
-    pixels = path.with_suffix(".h5")
+    pixels = path.with_name(f"{path.name}.h5")
     with _whole(pixels) as beside:
         detector.save(str(beside))
+    metres = None if wavelength is None else wavelength * 1e-10
     with _whole(path) as beside:
-        beside.write_text(pyfai.poni_text(geometry, detector=pixels.name), encoding="utf-8")
+        beside.write_text(pyfai.poni_text(geometry, metres, pixels.name), encoding="utf-8")
 
 
+CRYSTFEL = ("clen", "data", "mask", "photon_energy", "adu_per_ev", "bad", "panel_axis")
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         "psana": Format((".data", ".txt"), _text_reader("psana"), _text_writer("psana"), "psana text"),
         "crystfel": Format(
-            (".geom",), _text_reader("crystfel"), _text_writer("crystfel"), "CrystFEL, EXtra-geom"
+            (".geom",),
+            _text_reader("crystfel"),
+            _text_writer("crystfel"),
+            "CrystFEL, EXtra-geom",
+            ("corner", "distance"),
+            CRYSTFEL,
         ),
-        "nexus": Format((".nxs", ".nx5", ".nexus"), _read_nexus, _write_nexus, "NeXus NXmx"),
+        "nexus": Format(
+            (".nxs", ".nx5", ".nexus"),
+            _read_nexus,
+            _write_nexus,
+            "NeXus NXmx",
+            writing=("wavelength", "start_time"),
+        ),
         "dxtbx": Format((".expt", ".json"), _text_reader("dxtbx"), _text_writer("dxtbx"), "DIALS, dxtbx"),
-        "pyfai": Format((".poni",), _read_poni, _write_poni, "pyFAI poni and detector"),
+        "pyfai": Format(
+            (".poni",), _read_poni, _write_poni, "pyFAI poni and detector", writing=("wavelength",)
+        ),
         "cheetah": Format((".h5", ".hdf5"), _read_cheetah, _write_cheetah, "Cheetah pixel map"),
     }
 )

@@ -25,6 +25,8 @@ OVERLAPS: tuple[Overlap, ...] = ("last", "mean", "max")
 HOLES: tuple[Holes, ...] = ("none", "nearest", "minimum")
 SHORTEST_RUN = 12
 # pixels; a panel whose rows break into shorter runs is scattered instead
+REACH = 0.7072
+# pixels; no point of a grid of pixels is farther from the nearest of them (half a diagonal)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def _prepare(geometry: Geometry, choices: Choices) -> AssemblyTables:
     where = coordinates(geometry, frame=choices.frame, tilts=choices.tilts, wide_centres=choices.wide_centres)
     if choices.plane is not None:
         where = Coordinates(*projected(where, choices.plane), where.z)
-    layout = _layout(where, choices.pixel_size or geometry.segment.pixel_size, choices.frame)
+    pixel_size = geometry.segment.pixel_size
+    layout = _layout(where, choices.pixel_size or pixel_size, pixel_size, choices.frame)
     kernel = _kernel_tables(layout, choices.overlap, choices.holes)
     key = hashlib.sha256((geometry.key + repr(choices)).encode()).hexdigest()
     boxes = _boxes(layout.bins, layout.shape[1])
@@ -183,9 +186,11 @@ class _Layout:
     pixel_y: Array
     # m (panel, row, col)
     pixel_x: Array
+    pitch: float
+    # m, between pixels
 
 
-def _layout(where: Coordinates, step: float, frame: Frame) -> _Layout:
+def _layout(where: Coordinates, step: float, pixel_size: float, frame: Frame) -> _Layout:
     found = bins(where, step, frame=frame)
     shape = _image_shape(found)
     flat = np.where(found.rows < 0, -1, found.rows * shape[1] + found.cols).astype(np.int32)
@@ -193,7 +198,7 @@ def _layout(where: Coordinates, step: float, frame: Frame) -> _Layout:
     down, right = (np.arange(count) * (step * 1e-6) for count in shape)
     rows = np.nanmax(y) * 1e-6 - down
     cols = np.nanmin(x) * 1e-6 + right if frame == "lab" else np.nanmax(x) * 1e-6 - right
-    return _Layout(shape, rows, cols, flat, y * 1e-6, x * 1e-6)
+    return _Layout(shape, rows, cols, flat, y * 1e-6, x * 1e-6, pixel_size * 1e-6)
 
 
 def _image_shape(found: Bins) -> tuple[int, int]:
@@ -296,9 +301,10 @@ def _hole_tables(
         raise ValueError(f"holes is one of {HOLES}, not {holes!r}")
     if holes == "none":
         return np.zeros(0, np.int64), np.zeros((0, 1), np.int64)
-    enclosed = np.flatnonzero(_enclosed(occupied))
-    sources = _neighbours(enclosed, layout.shape)
-    return enclosed, _nearest(layout, enclosed, sources) if holes == "nearest" else sources
+    if holes == "minimum":
+        enclosed = np.flatnonzero(_enclosed(occupied))
+        return enclosed, _neighbours(enclosed, layout.shape)
+    return _nearest(layout, np.flatnonzero(_between(occupied)))
 
 
 def _enclosed(occupied: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -310,6 +316,15 @@ def _enclosed(occupied: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return enclosed
 
 
+def _between(occupied: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the empty bins with occupied ones on opposite sides."""
+    around = np.pad(occupied, 1)
+    column = around[:-2, 1:-1] & around[2:, 1:-1]
+    row = around[1:-1, :-2] & around[1:-1, 2:]
+    between: NDArray[np.bool_] = ~occupied & (column | row)
+    return between
+
+
 def _neighbours(bins: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Return for each bin its 4 neighbours; one outside the image is replaced by another one."""
     rows, cols = np.divmod(bins, shape[1])
@@ -319,14 +334,18 @@ def _neighbours(bins: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.i
     return np.stack(places, axis=1)
 
 
-def _nearest(layout: _Layout, holes: NDArray[np.int64], neighbours: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each hole the neighbouring bin whose pixel lies nearest to the hole's middle."""
+def _nearest(layout: _Layout, holes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the holes that lie on a sensor and, for each, the bin whose pixel is nearest to its middle."""
     here = layout.bins.ravel()
-    pixel = np.zeros(layout.shape[0] * layout.shape[1], np.int64)
+    pixel = np.full(layout.shape[0] * layout.shape[1], -1, np.int64)
     pixel[here[here >= 0]] = np.flatnonzero(here >= 0)
-    rows, cols = np.divmod(holes, layout.shape[1])
+    neighbours = _neighbours(holes, layout.shape)
     candidates = pixel[neighbours]
+    rows, cols = np.divmod(holes, layout.shape[1])
     far_y = layout.pixel_y.ravel()[candidates] - layout.y[rows][:, None]
     far_x = layout.pixel_x.ravel()[candidates] - layout.x[cols][:, None]
-    best = np.argmin(far_y**2 + far_x**2, axis=1)
-    return np.take_along_axis(neighbours, best[:, None], axis=1)
+    far = np.where(candidates < 0, np.inf, np.hypot(far_y, far_x))
+    best = np.argmin(far, axis=1)[:, None]
+    on_sensor = np.take_along_axis(far, best, axis=1)[:, 0] <= REACH * layout.pitch
+    sources = np.take_along_axis(neighbours, best, axis=1)
+    return holes[on_sensor], sources[on_sensor]

@@ -49,7 +49,7 @@ def test_images_have_their_place_and_colours(frame):
     data = np.random.default_rng(1).random(GEOMETRY.shape)
     tables = prepare(GEOMETRY, frame=frame)
     image = assembled(data, GEOMETRY, frame=frame)
-    axes = draw_image(image, tables, cmap="gray")
+    axes = draw_image(image, tables.y, tables.x, cmap="gray")
     shown = axes.images[0]
     assert shown.get_clim() == colour_limits(image)
     left, right, bottom, top = shown.get_extent()

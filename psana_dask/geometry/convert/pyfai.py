@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 LAB_TO_PYFAI = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 # row vector (x, y, z) @ this = axes (1, 2, 3)
-CORNERS = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
-# (row, col) offsets in the order pyFAI goes round a pixel
+CORNERS = np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5)])
+# (row, col) offsets; this way round the normals of sensors that face the sample point along the
+# beam, as pyFAI expects (the other way round it finds negative solid angles, and intensities)
 PLACE = ("dist", "poni1", "poni2", "rot1", "rot2", "rot3")
 # m and rad
 
