@@ -339,7 +339,7 @@ def run_dataset(view: View, names: Names, join: str | None, chunks: Any) -> xr.D
     chosen = {d: fields for d, fields in chosen.items() if d not in absent}
     before = len(view.choice)
     if join == "inner":
-        view = replace(view, choice=_common(view, chosen))
+        view = replace(view, choice=common_events(view, chosen))
     parts = {
         d: detector_dataset(view, view.entries[d], _own_chunks(chunks, d), fields)
         for d, fields in chosen.items()
@@ -375,7 +375,7 @@ def _appears(view: View, detector: str, fields: Iterable[str]) -> bool:
     )
 
 
-def _common(view: View, chosen: Mapping[str, Iterable[str]]) -> Choice:
+def common_events(view: View, chosen: Mapping[str, Iterable[str]]) -> Choice:
     """Return the events that all detectors have."""
     keep = np.ones(len(view.choice), bool)
     for detector, fields in chosen.items():

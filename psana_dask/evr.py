@@ -144,7 +144,7 @@ def code_flags(view: View) -> tuple[Bools, Bools]:
     words = np.asarray(FrameArray(target)[...], np.uint16)
     bits: Sequence[int] = range(16)
     flags = (words[:, :, None] >> np.array(bits, np.uint16) & 1).astype(bool)
-    return flags.reshape(len(words), -1), any_panel(target.reader().present(view.choice.numbers))
+    return flags.reshape(len(words), words.shape[1] * 16), any_panel(target.reader().present(view.choice.numbers))
 
 
 def _code_channel(view: View) -> Channel:

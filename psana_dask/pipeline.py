@@ -42,7 +42,7 @@ TILE_BYTES = 4 * 2**20
 
 
 class Choice:
-    """Which events of a recording, in which order; travels as packed bits where it can.
+    """Which events of a recording, in which order; travels as a range or as packed bits where it can.
 
     Parameters
     ----------
@@ -80,18 +80,25 @@ class Choice:
         return "all" if self.is_everything else hashlib.sha256(self.numbers.tobytes()).hexdigest()[:16]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.is_everything:
-            return Choice.everything, (self.total,)
-        if self.is_sorted:
-            mask = np.zeros(self.total, bool)
-            mask[self.numbers] = True
-            return _choice_of_bits, (np.packbits(mask).tobytes(), self.total)
-        return _choice_of_numbers, (self.numbers.astype(np.int32), self.total)
+        if not (len(self) and self.is_sorted):
+            return _choice_of_numbers, (self.numbers.astype(np.int32), self.total)
+        first, last = int(self.numbers[0]), int(self.numbers[-1])
+        if last - first + 1 == len(self):
+            return _choice_of_range, (first, last + 1, self.total)
+        mask = np.zeros(last - first + 1, bool)
+        mask[self.numbers - first] = True
+        return _choice_of_bits, (first, np.packbits(mask).tobytes(), self.total)
+
+    def __dask_tokenize__(self) -> str:
+        return self.digest
 
 
-def _choice_of_bits(bits: bytes, total: int) -> Choice:
-    mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=total)
-    return Choice(np.flatnonzero(mask), total)
+def _choice_of_range(first: int, stop: int, total: int) -> Choice:
+    return Choice(np.arange(first, stop), total)
+
+
+def _choice_of_bits(first: int, bits: bytes, total: int) -> Choice:
+    return Choice(first + np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8))), total)
 
 
 def _choice_of_numbers(numbers: npt.NDArray[np.int32], total: int) -> Choice:

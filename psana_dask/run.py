@@ -20,13 +20,14 @@ from psana_dask.errors import NameNotFound, suggestion
 from psana_dask.evr import CodeCondition, Evr
 from psana_dask.keys import parse_keys, times
 from psana_dask.model import Problem
-from psana_dask.pipeline import Choice, catalog_of
+from psana_dask.pipeline import SCALAR_CHUNK, Choice, catalog_of
 from psana_dask.recording import Recording
 from psana_dask.selection import Condition, is_mask, key_positions, positions
 from psana_dask.settings import DetectorConfig, detector_config
 from psana_dask.slow import Epics, steps_of, steps_table
 
 if TYPE_CHECKING:
+    import dask.dataframe as dd
     import pandas as pd
     import xarray as xr
 
@@ -197,14 +198,17 @@ class Run:
     # ---- events -------------------------------------------------------------------------------
     @property
     def events(self) -> xr.Dataset:
-        """The event table: time, timestamp, step, pulse_id, and which streams have each event."""
+        """The event table: time, timestamp, step, pulse_id, and which streams have each event.
+
+        ``run.events.to_dataframe()`` has a row for each event.
+        """
         import xarray as xr
 
         recording, numbers = self._recording, self._view.choice.numbers
         table = recording.events.rows[:, numbers] >= 0
         streams = [s.stream for s in recording.streams]
-        data = {"stream_present": (("time", "stream"), table.T)}
-        return xr.Dataset(data, event_coords(self._view) | {"stream": streams}, run_attrs(self._view))
+        data = {f"stream_{n}": ("time", there) for n, there in zip(streams, table, strict=True)}
+        return xr.Dataset(data, event_coords(self._view), run_attrs(self._view))
 
     def select(self, wanted: Any) -> Run:
         """Return a Run over fewer events.
@@ -284,6 +288,52 @@ class Run:
             A name fits nothing; lists the nearest ones.
         """
         return run_dataset(self._view, names, join, chunks)
+
+    def dataframe(
+        self,
+        names: Names = None,
+        *,
+        join: str | None = None,
+        epics: bool | Sequence[str] = False,
+        flags: Mapping[str, Sequence[int]] | None = None,
+        partition: int = SCALAR_CHUNK,
+    ) -> dd.DataFrame:
+        """Return the scalars of the run as a dask DataFrame, one row per event, partitions along time.
+
+        Parameters
+        ----------
+        names : str or list of str, optional
+            Detectors or fields, as for `dataset`; by default all scalars of the run and what was
+            scanned. A field with one value per panel is a column for each panel.
+        join : {"inner", "outer"}, optional
+            Events that all of them have (default where names are given), or all events.
+        epics : bool or list of str
+            EPICS variables to add as ``epics_<name>``, each its last update at or before the event.
+        flags : mapping, optional
+            Boolean columns from event codes: ``{"laser_on": [90, -162]}``.
+        partition : int
+            Events per partition.
+
+        Returns
+        -------
+        dask.dataframe.DataFrame
+            On ``time``; with ``timestamp``, ``step``, ``pulse_id`` where every event has one,
+            ``<detector>_<field>`` and ``<detector>_present`` (an integer that is missing is 0).
+
+        Raises
+        ------
+        NameNotFound
+            A name fits nothing, or a detector has no scalars.
+
+        Examples
+        --------
+        >>> table = run.dataframe(flags={"laser_on": [90, -162]})
+        >>> table.groupby("laser_on").gmd_milliJoulesPerPulse.mean().compute()
+        >>> table.to_parquet("run54")
+        """
+        from psana_dask.tables import run_dataframe
+
+        return run_dataframe(self._view, names, join=join, epics=epics, flags=flags, partition=partition)
 
     def tree(self, chunks: Any = "auto") -> xr.DataTree:
         """Return the run as a DataTree: ``events``, ``epics/<name>``, one node per detector.

@@ -265,9 +265,11 @@ def test_attributes_say_where_the_data_come_from(rich_run):
 def test_the_event_table(rich, rich_run):
     events = rich_run.events
     assert events.time.values.tolist() == rich.times.astype("M8[ns]").tolist()
-    for column, stream in enumerate((0, 1, 2, 3)):
-        assert events.stream_present[:, column].values.tolist() == rich.in_stream(stream).tolist()
-    assert events.stream.values.tolist() == [0, 1, 2, 3]
+    assert list(events.data_vars) == [f"stream_{stream}" for stream in (0, 1, 2, 3)]
+    for stream in (0, 1, 2, 3):
+        assert events[f"stream_{stream}"].values.tolist() == rich.in_stream(stream).tolist()
+    table = events.to_dataframe()  # a row for each event, not for each event and stream
+    np.testing.assert_array_equal(table.index, rich.times.astype("M8[ns]"))
 
 
 def test_one_event_is_loaded_whole(rich, rich_run):
@@ -294,7 +296,7 @@ def test_a_detector_named_like_a_node_hides_nothing(tmp_path, alias):
     epics = simulate.Epics(pvs=(simulate.PV("T", 1.5),))
     truth, run = opened(tmp_path, Detector(name=alias, kind="gmd"), epics=(epics,))
     tree = run.tree()
-    assert "stream_present" in tree["events"]
+    assert "stream_0" in tree["events"]
     assert "T" in tree["epics"].children
     found = tree[f"{alias.lower()}_/milliJoulesPerPulse"].values.tolist()
     assert found == [truth.value(alias, "milliJoulesPerPulse", e) for e in range(12)]

@@ -272,7 +272,7 @@ def test_events_and_problems(opened, tally, xtc2_data):
     tally.same(events.timestamp.values.tolist(), [e.timestamp for e in want.events])
     tally.same(events.step.values.tolist(), [e.step for e in want.events])
     there = [[k in e.dgrams for k in range(len(want.streams))] for e in want.events]
-    tally.same(events.stream_present.values.tolist(), there)
+    tally.same(np.transpose([v.values for v in events.data_vars.values()]).tolist(), there)
     found = [(p.file, p.offset) for p in run.problems.itertuples()]
     tally.same(found, [(str(xtc2_data / f), o) for f, o in PROBLEMS.get(name, [])])
     said = [b["fields"] for _, _, b in want.updates(lambda b: b["det"] == "runinfo", {"BeginRun"})]
