@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.calib.apply import Tables, apply
+from psana_dask.calib.apply import Tables, apply, common_mode
+from psana_dask.calib.detectors import Decoding
+from psana_dask.calib.gain import gain_range
 from psana_dask.geometry import assembly
 from psana_dask.geometry.assembly import AssemblyTables
-from psana_dask.indexing import Key
+from psana_dask.indexing import Key, listed, scalar
 from psana_dask.model import Array
 from psana_dask.pipeline import EventArray, FrameArray
 
@@ -82,14 +84,54 @@ class CalibratedArray(EventArray):
                 values[...] = words
             else:
                 shape = (len(some), *tables.shape)
-                apply(words.reshape(shape), tables, values.reshape(shape))
+                self._write(words.reshape(shape), tables, values.reshape(shape))
             values[~reader.present(some)[:, panels]] = np.nan
         return out
+
+    def _write(self, words: Array, tables: Tables, values: npt.NDArray[np.float32]) -> None:
+        apply(words, tables, values)
 
     def _restricted(self, panels: Ints) -> Tables | None:
         if self._tables is None or len(panels) == self._frame[0]:
             return self._tables
         return self._tables.region(panels=panels.tolist())
+
+
+class CommonModeArray(CalibratedArray):
+    """What the common mode subtracts from each pixel, ADU; NaN where a panel is missing."""
+
+    def _write(self, words: Array, tables: Tables, values: npt.NDArray[np.float32]) -> None:
+        values[...] = common_mode(words, tables)
+
+
+class GainRangeArray(EventArray):
+    """Gain range of each word, int8; -1 where it is in none, or a panel is missing.
+
+    Parameters
+    ----------
+    raw : FrameArray
+    decoding : Decoding
+    ranges : (2, [panel,] row, col) int8, optional
+        That the settings allow each pixel, from `calib.gain.allowed_ranges`.
+    """
+
+    dtype = np.dtype(np.int8)
+
+    def __init__(self, raw: FrameArray, decoding: Decoding, ranges: npt.NDArray[np.int8] | None) -> None:
+        super().__init__(raw.target)
+        self.raw, self._decoding = raw, decoding
+        self._ranges = None if ranges is None else ranges.reshape(2, *raw.shape[1:])
+        self.shape, self.dims = raw.shape, raw.dims
+
+    def read(self, key: Key) -> Array:
+        """Read the words that `key` picks and name their ranges."""
+        words = self.raw.read((listed(key[0]), *key[1:]))
+        ranges = None if self._ranges is None else _orthogonal(self._ranges, (slice(None), *key[1:]))
+        found = gain_range(words, self._decoding, ranges)
+        present = self.target.reader().present(self.numbers(key[0]))
+        there = present[:, key[1]] if "panel" in self.dims else present[:, 0]
+        found[~there] = -1
+        return found[scalar(key[0])]
 
 
 class ImageArray(EventArray):

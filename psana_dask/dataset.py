@@ -9,6 +9,7 @@ import fnmatch
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,13 @@ if TYPE_CHECKING:
 FRAME_DIMS = ("panel", "row", "col")
 
 
+class Kept(dict[Any, Any]):
+    """What was worked out for a view; it stays in its process."""
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        return Kept, ()
+
+
 @dataclass(frozen=True)
 class View:
     """A run as it is looked at: a recording, some of its events, and how damage is treated.
@@ -50,6 +58,8 @@ class View:
         Detectors to show; all by default.
     calib : optional
         Where constants come from; see `stores.store_of`.
+    kept : Kept
+        What was worked out for it, such as constants looked up; its selections share it.
     """
 
     recording: Recording
@@ -57,6 +67,7 @@ class View:
     keep_damaged: bool = False
     only: tuple[str, ...] | None = None
     calib: Any = None
+    kept: Kept = dataclass_field(default_factory=Kept, compare=False, repr=False)
 
     @property
     def entries(self) -> Mapping[str, Entry]:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from psana_dask.calib.constants import Constants
+    from psana_dask.calibration import Policy
     from psana_dask.geometry.model import Geometry
-    from psana_dask.imaging import Imaging, Policy
+    from psana_dask.imaging import Imaging
+    from psana_dask.stores import Calib
 
 
 COORDINATES = ("time", "timestamp", "fiducial", "pulse_id", "step", "panel")
@@ -168,7 +170,7 @@ class Detector:
         Parameters
         ----------
         **choices
-            See `psana_dask.calib.masks.combined_mask`.
+            Fields of `psana_dask.calib.masks.MaskParts`.
 
         Returns
         -------
@@ -178,8 +180,8 @@ class Detector:
         import xarray as xr
 
         imaging = self._imaging
-        dims = imaging.raw.dims[1:]
-        return xr.DataArray(imaging.mask(**choices), imaging.panel_coords(), dims, name=f"{self.name}_mask")
+        mask, dims = imaging.calibration.mask(**choices), imaging.raw.dims[1:]
+        return xr.DataArray(mask, imaging.panel_coords(), dims, name=f"{self.name}_mask")
 
     @property
     def calib(self) -> xr.DataArray:
@@ -194,37 +196,78 @@ class Detector:
 
     def calibrated(
         self,
-        common_mode: Any = "default",
-        gain: bool = True,
-        mask: Any = None,
-        constants: Mapping[str, Any] | None = None,
+        *,
+        constants: Calib = None,
         policy: Policy = "error",
         chunks: Any = "auto",
+        **choices: Any,
     ) -> xr.DataArray:
-        """Return calibrated frames.
+        """Return calibrated frames; each step can be switched off or replaced.
 
         Parameters
         ----------
-        common_mode : "default", None, or numbers
-            The constant of the run or the default of the detector; off; algorithm and parameters.
-        gain : bool
-            Apply the gain.
-        mask : array or False, optional
-            1 good, 0 bad; by default from the status words; False for none.
-        constants : mapping of kind to array, optional
-            Use these instead of the store's.
+        constants : mapping of kind to array, path, URL or store, optional
+            Use these instead of the run's.
         policy : {"error", "warn", "raw"}
             Without pedestals: raise, warn and give raw values as floats, or just give them.
         chunks : "auto", mapping or None
+        **choices
+            Fields of `psana_dask.calib.Choices`: ``pedestals, common_mode, gain, mask, gain_mask,
+            fill``. A step is True or False, an array in place of the constant, or a function;
+            ``common_mode`` is "default", None, or algorithm and parameters.
 
         Returns
         -------
         DataArray
             (time[, panel], row, col) float32, NaN where a panel is missing; `attrs` say
-            whether it is ``calibrated``, and with which ``constants``.
+            whether it is ``calibrated``, how each step was done, and with which ``constants``.
+
+        Raises
+        ------
+        ConstantsNotFound
+            No pedestals, under the policy "error"; says where they were looked for.
+        ConstantsError
+            A constant does not fit the frames.
+
+        Examples
+        --------
+        >>> rows = det.calibrated(common_mode=(7, 1, 100), mask={"edges": 1})  # doctest: +SKIP
         """
-        frames, attrs = self._imaging.calibrated(common_mode, gain, mask, constants, policy)
+        frames, attrs = self._imaging.calibrated(constants=constants, policy=policy, **choices)
         return self._imaging.labelled(frames, "calib", attrs, chunks, self._imaging.panel_coords())
+
+    def common_mode(
+        self, parameters: Any = "default", *, constants: Calib = None, chunks: Any = "auto", **choices: Any
+    ) -> xr.DataArray:
+        """Return what the common mode subtracts from each pixel.
+
+        Parameters
+        ----------
+        parameters : "default", numbers or function
+            As ``common_mode`` of `calibrated`.
+        constants, chunks, **choices
+            As for `calibrated`.
+
+        Returns
+        -------
+        DataArray
+            (time[, panel], row, col) float32, ADU; 0 where nothing is corrected.
+        """
+        imaging = self._imaging
+        lazy, attrs = imaging.calibration.common_mode(parameters, constants=constants, **choices)
+        return imaging.labelled(lazy, "common_mode", attrs, chunks, imaging.panel_coords())
+
+    @property
+    def gain_range(self) -> xr.DataArray:
+        """Gain range of each pixel at each event, (time[, panel], row, col) int8; -1: none.
+
+        Raises
+        ------
+        ConstantsError
+            The settings do not say which ranges the pixels have (ePix10ka).
+        """
+        lazy, attrs = self._imaging.calibration.gain_range()
+        return self._imaging.labelled(lazy, "gain_range", attrs, "auto", self._imaging.panel_coords())
 
     @property
     def geometry(self) -> Geometry:
@@ -362,7 +405,7 @@ class Detector:
             return "given"
         if self._imaging.is_plain:
             return "none"
-        return "constant" if "geometry" in self.constants else "default"
+        return "constant" if self._imaging.lookups["geometry"] else "default"
 
     # ---- text ---------------------------------------------------------------------------------
     @cached_property

@@ -5,47 +5,30 @@ Constants are looked up on first use; what was used is in the attributes of ever
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.calib import apply as calibration
-from psana_dask.calib import gain
-from psana_dask.calib.constants import Constants, summary
-from psana_dask.calib.detectors import Detector as DetectorRow
-from psana_dask.calib.detectors import detector as detector_row
-from psana_dask.calib.masks import combined_mask
-from psana_dask.calib.store import Lookup
-from psana_dask.calibrated import CalibratedArray, ImageArray, digest_of
+from psana_dask.calib.constants import Constants
+from psana_dask.calib.store import Lookups
+from psana_dask.calibrated import CalibratedArray, ImageArray
+from psana_dask.calibration import DetectorCalibration
 from psana_dask.catalog import Entry
 from psana_dask.dataset import View, event_coords, field_attrs
-from psana_dask.errors import ConstantsNotFound, ConstantsWarning, GeometryError, NameNotFound
+from psana_dask.errors import GeometryError
 from psana_dask.geometry.assembly import AssemblyTables, prepare
 from psana_dask.geometry.defaults import default_geometry
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.segments import Convention
 from psana_dask.geometry.text import read_text
 from psana_dask.pipeline import FrameArray, LazyArray
-from psana_dask.settings import detector_config
-from psana_dask.stores import look_up, store_of
 
 if TYPE_CHECKING:
     import xarray as xr
-
-Policy = Literal["error", "warn", "raw"]
-
-CALIBRATION = (
-    "pedestals", "pixel_rms", "pixel_gain", "pixel_offset", "pixel_status", "status_extra", "status_data",
-    "pixel_mask", "common_mode",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Imaging:
@@ -60,48 +43,31 @@ class Imaging:
     view: View
     entry: Entry
 
-    # ---- constants ----------------------------------------------------------------------------
+    # ---- constants and calibration ------------------------------------------------------------
     @cached_property
-    def lookups(self) -> Mapping[str, Lookup]:
+    def calibration(self) -> DetectorCalibration:
+        """What turns words into values."""
+        return DetectorCalibration(self.view, self.entry)
+
+    @property
+    def lookups(self) -> Lookups:
         """How each kind of constant was looked for, and what was found."""
-        recording = self.view.recording
-        store = store_of(self.view.calib, recording.files, recording.experiment)
-        long_name = "_".join([self.entry.det_type, *self.entry.det_ids])
-        run = recording.number or 0
-        kinds = (*CALIBRATION, "geometry")
-        return {kind: look_up(store, self.entry.alias, long_name, kind, run) for kind in kinds}
+        return self.calibration.lookups
 
     @property
     def constants(self) -> dict[str, Constants]:
         """The constants that were found, by kind."""
-        return {kind: found.constants for kind, found in self.lookups.items() if found.constants is not None}
+        return self.lookups.constants()
 
     @property
-    def row(self) -> DetectorRow:
-        """What is known of this type of detector."""
-        return detector_row(self.entry.det_type)
-
-    @cached_property
     def raw(self) -> FrameArray:
-        """The frames as they are in the file.
-
-        Raises
-        ------
-        NameNotFound
-            The detector has no frames.
-        """
-        channel = self.entry.channels.get("raw")
-        if channel is not None and self.view.exists(channel):
-            lazy = self.view.arrays(self.entry, "raw")["raw"]
-            if isinstance(lazy, FrameArray) and lazy.dims[-2:] == ("row", "col"):
-                return lazy
-        fields = ", ".join(self.entry.channels)
-        raise NameNotFound(f"{self.entry.name} has no frames to calibrate; its fields are {fields}")
+        """The frames as they are in the file, or `NameNotFound`."""
+        return self.calibration.raw
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of an event, ([panel,] row, col)."""
-        return self.raw.shape[1:]
+        return self.calibration.shape
 
     def constant(self, kind: str) -> xr.DataArray:
         """Return one constant as ([gain_range,] [panel,] row, col), with its provenance.
@@ -116,62 +82,14 @@ class Imaging:
         found = self.lookups[kind].found()
         value = np.asarray(found.value)
         dims = ("gain_range", "panel", "row", "col")[-value.ndim :]
-        return xr.DataArray(value, dims=dims, name=f"{self.entry.name}_{kind}", attrs=found.attrs())
+        ranges = self.calibration.row.decoding.ranges
+        named = dims[0] == "gain_range" and len(ranges) == value.shape[0]
+        coords = {"gain_range": list(ranges)} if named else {}
+        return xr.DataArray(value, coords, dims, f"{self.entry.name}_{kind}", found.attrs())
 
-    # ---- calibration --------------------------------------------------------------------------
-    def calibrated(
-        self,
-        common_mode: Any = "default",
-        use_gain: bool = True,
-        mask: Any = None,
-        constants: Mapping[str, Any] | None = None,
-        policy: Policy = "error",
-    ) -> tuple[CalibratedArray, dict[str, Any]]:
+    def calibrated(self, **choices: Any) -> tuple[CalibratedArray, dict[str, Any]]:
         """Return calibrated frames, and the attributes that say how; see `Detector.calibrated`."""
-        if policy not in ("error", "warn", "raw"):
-            raise ValueError(f'policy={policy!r}: use "error", "warn" or "raw"')
-        known: Mapping[str, Any] = self.constants if constants is None else dict(constants)
-        if known.get("pedestals") is None:
-            return self._uncalibrated(policy)
-        panels = self._slots.tolist() if len(self.shape) == 3 else None
-        tables = calibration.prepare(
-            known, self.row, xtc2=True, shape=self.shape, common_mode=common_mode, gain=use_gain,
-            mask=mask, ranges=self._gain_ranges(), panels=panels,
-        )  # fmt: skip
-        provenance = summary({k: v for k, v in known.items() if isinstance(v, Constants)})
-        hashes = [_hash(kind, known[kind]) for kind in sorted(known)]
-        digest = digest_of(hashes, repr(common_mode), use_gain, None if mask is None else _hash("mask", mask))
-        attrs = {"calibrated": True, "constants": repr(provenance), "units": "ADU" if not use_gain else ""}
-        return CalibratedArray(self.raw, tables, digest), attrs
-
-    def _uncalibrated(self, policy: Policy) -> tuple[CalibratedArray, dict[str, Any]]:
-        """Return raw values as floats, if the policy allows it."""
-        if policy == "error":
-            self.lookups["pedestals"].found()
-            raise ConstantsNotFound(f"no pedestals for {self.entry.name} among the constants given")
-        if policy == "warn":
-            what = f"{self.entry.name} has no pedestals: its values are raw counts"
-            warnings.warn(what, ConstantsWarning, stacklevel=4)
-        return CalibratedArray(self.raw, None, "raw"), {"calibrated": False, "units": "ADU"}
-
-    def _gain_ranges(self) -> npt.NDArray[np.int8] | None:
-        """Return the gain ranges that the settings allow each pixel (ePix10ka family)."""
-        if self.row.decoding.kind != "switched" or len(self.row.decoding.ranges) < 3:
-            return None
-        config = detector_config(self.view.recording, self.entry.alias)
-        parts = [config[segment] for segment in sorted(config.segments)]
-        if parts and all("cbitsConfig" in part for part in parts):  # from version 3.0.1 on
-            return gain.allowed_ranges(np.stack([part["cbitsConfig"] & np.uint8(28) for part in parts]))
-        if not parts or any("asicPixelConfig" not in part for part in parts):
-            return None
-        pixels = np.stack([part["asicPixelConfig"][:, :176] for part in parts])
-        bits = gain.control_bits(pixels, np.stack([part["trbit"] for part in parts]))
-        return gain.allowed_ranges(bits)
-
-    def mask(self, **choices: Any) -> npt.NDArray[np.uint8]:
-        """Return the mask, 1 good and 0 bad; `choices` as in `calib.masks.combined_mask`."""
-        values = {kind: found.value for kind, found in self.constants.items()}
-        return combined_mask(values, self.shape, self.row, **choices)
+        return self.calibration.calibrated(**choices)
 
     # ---- geometry -----------------------------------------------------------------------------
     @cached_property
@@ -183,7 +101,7 @@ class Imaging:
         GeometryError
             Neither is there, or the constant is malformed.
         """
-        found, which = self.constants.get("geometry"), self.convention
+        found, which = self.lookups["geometry"].constants, self.convention
         if found is not None:
             return read_text(str(found.value), convention=which, segment_shape=self._panel)
         panels = int(self._slots.max()) + 1
@@ -192,13 +110,12 @@ class Imaging:
     @property
     def convention(self) -> Convention:
         """Which library's segment types are meant: psana1 for LCLS-1 files, psana2 for LCLS-II."""
-        name = Path(self.view.recording.files.paths[0]).name
-        return "psana1" if re.search(r"\.xtc($|\.)", name) else "psana2"
+        return "psana2" if self.calibration.xtc2 else "psana1"
 
     @property
     def is_plain(self) -> bool:
         """Whether the frame is the image: one sensor, and no geometry is known for it."""
-        if len(self.shape) > 2 or "geometry" in self.constants:
+        if len(self.shape) > 2 or self.lookups["geometry"]:
             return False
         try:
             return not self.geometry.parts
@@ -269,10 +186,3 @@ class Imaging:
     def panel_coords(self) -> dict[str, Any]:
         """Return the panel numbers, if there is a panel dimension."""
         return {"panel": self._slots} if "panel" in self.raw.dims else {}
-
-
-def _hash(kind: str, value: Any) -> tuple[str, str]:
-    given = value if isinstance(value, Constants) else Constants(kind, np.asarray(value))
-    return kind, given.sha256
-
-

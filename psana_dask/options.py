@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,15 @@ class Options:
         Threads that one large read is split over.
     chunk_bytes : int
         What ``chunks="auto"`` aims at for frames, in bytes.
+    calib : optional
+        Where constants come from when `open` does not say: what its ``calib=`` takes.
     """
 
     cache_dir: Path | None = None
     data_root: Path | None = None
     read_threads: int = 2
     chunk_bytes: int = 32 * 2**20
+    calib: Any = None
 
     def cache_folder(self) -> Path:
         """Return the folder of the caches."""

@@ -1,77 +1,145 @@
-"""Which constants serve a run: what the caller says, the environment, the folder beside the data."""
+"""Which constants serve a run: the argument, the option, the environment, the folder beside the data."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from psana_dask.calib.constants import Constants, checked
 from psana_dask.calib.directory import CalibDirectory
-from psana_dask.calib.store import Chain, ConstantsStore, Lookup, MemoryStore, Step
-from psana_dask.calib.webdb import WebStore
-from psana_dask.files import RunFiles
+from psana_dask.calib.localstore import LocalStore
+from psana_dask.calib.store import Chain, ConstantsStore, Lookup, Lookups, MemoryStore, Step
+from psana_dask.calib.webdb import WebStore, default_url
+from psana_dask.catalog import Entry
+from psana_dask.options import current
+from psana_dask.recording import Recording
 
 Calib = ConstantsStore | str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None
-"""A store, the path of a calib directory, a URL, a mapping of kind to array, or a list of these."""
+"""A store, the path of a calib directory, a URL, "web", a mapping of kind to array, or a list of these."""
+
+KINDS = (
+    "pedestals", "pixel_rms", "pixel_gain", "pixel_offset", "pixel_status", "status_extra", "status_data",
+    "pixel_mask", "common_mode", "geometry",
+)  # fmt: skip
+"""What is looked for; each when it is first needed."""
+
+SMALL = 1 << 16
+"""Bytes of given constants that may travel to workers in a graph."""
 
 
-def store_of(calib: Calib, files: RunFiles, experiment: str | None) -> ConstantsStore:
+def store_of(calib: Calib, recording: Recording) -> ConstantsStore:
     """Return the store that serves a run.
 
     Parameters
     ----------
     calib : Calib
-        None: the folder that ``PSANA_DASK_CALIB`` names, then ``calib`` beside the folder of the data.
-    files : RunFiles
-    experiment : str, optional
+        None: ``set_options(calib=)``, else what the environment names (``PSANA_DASK_CALIB``, one or
+        several folders or addresses with commas between) and the folder ``calib`` beside the
+        folder of the data. For LCLS-II the service that ``LCLS_CALIB_HTTP`` names comes last.
+    recording : Recording
     """
+    if calib is None and current().calib is not None:
+        calib = current().calib
     if calib is None:
-        return Chain([CalibDirectory(folder) for folder in _usual_folders(files)])
-    if isinstance(calib, str) and calib.startswith(("http://", "https://")):
-        return WebStore(experiment or "", calib)
+        return Chain([*_named(recording), *_beside(recording), *_service(recording)])
+    if isinstance(calib, str) and (calib == "web" or calib.startswith(("http://", "https://"))):
+        return web_store(recording.experiment or "", None if calib == "web" else calib)
     if isinstance(calib, str | os.PathLike):
         return CalibDirectory(Path(calib))
     if isinstance(calib, Mapping):
         return MemoryStore(tuple(_constant(kind, value) for kind, value in calib.items()), "given")
     if isinstance(calib, ConstantsStore):
         return calib
-    return Chain([store_of(one, files, experiment) for one in calib])
+    return Chain([store_of(one, recording) for one in calib])
+
+
+def web_store(experiment: str, url: str | None = None) -> WebStore:
+    """Return the client of the LCLS-II service, with copies in the cache folder."""
+    return WebStore(experiment, url or default_url(), current().cache_folder() / "calib_web")
 
 
 def _constant(kind: str, value: Any) -> Constants:
     return value if isinstance(value, Constants) else Constants(kind, checked(kind, value), store="given")
 
 
-def _usual_folders(files: RunFiles) -> list[Path]:
-    named = os.environ.get("PSANA_DASK_CALIB")
-    data = Path(files.paths[0]).parent
-    folders = [Path(named)] if named else []
-    return folders + [folder for folder in (data.parent / "calib", data / "calib") if folder.is_dir()]
+def _named(recording: Recording) -> list[ConstantsStore]:
+    words = os.environ.get("PSANA_DASK_CALIB", "").split(",")
+    return [store_of(word.strip(), recording) for word in words if word.strip()]
 
 
-def look_up(store: ConstantsStore, alias: str, long_name: str, kind: str, run: int) -> Lookup:
-    """Ask a store for a constant, by the name that this kind of store uses.
+def _beside(recording: Recording) -> list[ConstantsStore]:
+    data = Path(recording.files.paths[0]).parent
+    return [CalibDirectory(f) for f in (data.parent / "calib", data / "calib") if f.is_dir()]
+
+
+def _service(recording: Recording) -> list[ConstantsStore]:
+    wanted = recording.format == "xtc2" and recording.experiment and os.environ.get("LCLS_CALIB_HTTP")
+    return [web_store(recording.experiment or "")] if wanted else []
+
+
+@dataclass(frozen=True)
+class StoreNames:
+    """What stores call a detector.
 
     Parameters
     ----------
-    store : ConstantsStore
-        A `Chain` asks its stores in turn.
-    alias : str
-        Name of the detector in the files.
+    spellings : tuple of str
+        Names of folders, in the order they are tried; the first is its name in the files.
     long_name : str
-        Type and serial numbers: what the LCLS-II service calls it.
-    kind : str
-    run : int
+        Type and serial numbers: its name in the LCLS-II service.
     """
+
+    spellings: tuple[str, ...]
+    long_name: str
+
+    @classmethod
+    def of(cls, entry: Entry) -> StoreNames:
+        """Return the names of a detector."""
+        long_name = "_".join([entry.det_type, *entry.det_ids])
+        return cls(tuple(dict.fromkeys((entry.alias, *entry.spellings(), long_name))), long_name)
+
+    def within(self, store: ConstantsStore) -> str:
+        """Return the name that one store uses."""
+        if isinstance(store, WebStore):
+            return self.long_name
+        if isinstance(store, CalibDirectory | LocalStore):
+            return next((n for n in self.spellings if store.has(n)), self.spellings[0])
+        return self.spellings[0]
+
+
+def look_up(store: ConstantsStore, names: StoreNames, kind: str, run: int) -> Lookup:
+    """Ask a store for a constant, by the name that this kind of store uses; a `Chain` in turn."""
     if not isinstance(store, Chain) or not store.stores:
-        return store.find(long_name if isinstance(store, WebStore) else alias, kind, run)
+        return store.find(names.within(store), kind, run)
     steps: tuple[Step, ...] = ()
     for one in store.stores:
-        found = look_up(one, alias, long_name, kind, run)
+        found = look_up(one, names, kind, run)
         steps += found.steps
         if found:
             return replace(found, steps=steps)
-    return Lookup(kind, alias, run, None, steps)
+    return Lookup(kind, names.spellings[0], run, None, steps)
+
+
+def lookups_of(calib: Calib, recording: Recording, entry: Entry) -> Lookups:
+    """Return how each kind of constant of a detector is found; each is looked up once, when first needed."""
+    store, names = store_of(calib, recording), StoreNames.of(entry)
+    run = recording.number or 0
+    return Lookups(KINDS, lambda kind: look_up(store, names, kind, run))
+
+
+def is_small(calib: Calib) -> bool:
+    """Tell whether a worker can be told where constants come from in a few words."""
+    if isinstance(calib, Mapping):
+        calib = MemoryStore(tuple(_constant(kind, value) for kind, value in calib.items()))
+    if isinstance(calib, MemoryStore):
+        return sum(np.asarray(c.value).nbytes for c in calib.constants) <= SMALL
+    if isinstance(calib, Chain):
+        calib = calib.stores
+    if isinstance(calib, list | tuple):
+        return all(map(is_small, calib))
+    return calib is None or isinstance(calib, str | os.PathLike | CalibDirectory | LocalStore | WebStore)

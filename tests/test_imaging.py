@@ -59,7 +59,7 @@ def run(folder, constants):
 def by_hand(run, constants):
     """Calibrate all frames with the kernels on arrays."""
     raw = run.epixquad.raw.values
-    ranges = run.epixquad._imaging._gain_ranges()
+    ranges = run.epixquad._imaging.calibration.ranges
     tables = kernels.prepare(constants, detector_row("epix10ka"), xtc2=True, shape=PANELS, ranges=ranges)
     out = kernels.apply(raw, tables)
     out[1, 2] = np.nan
@@ -74,7 +74,7 @@ def test_calibrated_frames_are_those_of_the_kernels(run, constants):
 
 
 def test_gain_ranges_come_from_the_settings_of_the_run(run):
-    ranges = run.epixquad._imaging._gain_ranges()
+    ranges = run.epixquad._imaging.calibration.ranges
     assert ranges.shape == (2, *PANELS)
     assert [set(np.unique(ranges[0, p])) for p in range(4)] == [{3, 4}, {2}, {0, 1}, {3, 4}]
 
@@ -199,5 +199,5 @@ def test_gain_ranges_of_newer_epix10ka(tmp_path):
     settings_of = Config(values={"cbitsConfig": bits})
     detector = Detector(name="epix", kind="epix10ka", segments=1, config=settings_of)
     simulate.write(RunSpec(events=1, detectors=(detector,)), tmp_path)
-    ranges = psana_dask.open(tmp_path).epix._imaging._gain_ranges()
+    ranges = psana_dask.open(tmp_path).epix._imaging.calibration.ranges
     assert set(np.unique(ranges)) == {1}

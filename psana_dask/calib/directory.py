@@ -115,6 +115,10 @@ class CalibDirectory:
             return named
         return next((p for p in sorted(Path(self.path).glob(f"*/{_escaped(wanted)}")) if p.is_dir()), None)
 
+    def has(self, source: str) -> bool:
+        """Return whether there is a folder for a source."""
+        return self.folder(source) is not None
+
     def kinds(self, detector: str) -> tuple[str, ...]:
         """Return the kinds that have a folder."""
         folder = self.folder(detector)

@@ -105,6 +105,10 @@ class LocalStore:
         """Return the constant in force for a run; see `CalibDirectory.find`."""
         return self._reader.find(detector, kind, run)
 
+    def has(self, source: str) -> bool:
+        """Return whether there is a folder for a source."""
+        return self._reader.has(source)
+
     def kinds(self, detector: str) -> tuple[str, ...]:
         """Return the kinds that have a folder."""
         return self._reader.kinds(detector)

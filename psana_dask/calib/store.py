@@ -10,7 +10,7 @@ begin wins; among these the smallest end; among these the newest insertion.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -59,6 +59,39 @@ class Lookup:
                 "policy='warn' or 'raw' to go on without"
             )
         return self.constants
+
+
+class Lookups(Mapping[str, Lookup]):
+    """How several kinds of constants are found; each is looked up once, when it is first asked for.
+
+    Parameters
+    ----------
+    kinds : sequence of str
+    find : callable
+        Looks a kind up.
+    """
+
+    def __init__(self, kinds: Sequence[str], find: Callable[[str], Lookup]) -> None:
+        self._kinds, self._find = tuple(kinds), find
+        self._known: dict[str, Lookup] = {}
+
+    def __getitem__(self, kind: str) -> Lookup:
+        if kind not in self._kinds:
+            raise KeyError(kind)
+        if kind not in self._known:
+            self._known[kind] = self._find(kind)
+        return self._known[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def constants(self, kinds: Iterable[str] | None = None) -> dict[str, Constants]:
+        """Return the constants that were found, of all kinds or of some."""
+        found = {kind: self[kind].constants for kind in (self if kinds is None else kinds)}
+        return {kind: constant for kind, constant in found.items() if constant is not None}
 
 
 @runtime_checkable

@@ -216,19 +216,19 @@ def _reopened(rest: dict[str, Any], key: str, path: Path) -> Tables:
     return _with_arrays(rest, kept.shared(key, path, None if again is None else lambda: again().arrays))
 
 
-def _arrays(
-    constants: Mapping[str, Any], detector: Detector, panels: Sequence[int] | None, choices: Choices
-) -> Arrays:
+def recorded(constants: Mapping[str, Any], detector: Detector, panels: Sequence[int] | None) -> Arrays:
     """Return the constants that are there as arrays, with the panels of the data."""
-    known = choices.constants(constants)
-    values = {k: v.value if isinstance(v, Constants) else v for k, v in known.items()}
+    values = {k: v.value if isinstance(v, Constants) else v for k, v in constants.items()}
     arrays = {k: np.asarray(v) for k, v in values.items() if v is not None and not isinstance(v, str)}
+    return {kind: _as_recorded(kind, array, detector, panels) for kind, array in arrays.items()}
+
+
+def _check_pedestals(arrays: Arrays, detector: Detector, choices: Choices) -> None:
     if choices.needs_pedestals and "pedestals" not in arrays:
         raise ConstantsNotFound(
             f"no pedestals for {detector.name}: values would be raw counts; deploy pedestals, "
             "or ask for policy='raw'"
         )
-    return {kind: _as_recorded(kind, array, detector, panels) for kind, array in arrays.items()}
 
 
 def _event_shape(arrays: Arrays, detector: Detector, shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -342,18 +342,43 @@ def _use(
     return np.bitwise_or.reduce(bits, axis=0)
 
 
-def _common_mode(
-    wanted: Any, constants: Arrays, detector: Detector, shape: tuple[int, ...], xtc2: bool
-) -> Plan | Correction | None:
+def common_mode_numbers(
+    wanted: Any, stored: Any, detector: Detector, xtc2: bool
+) -> CommonMode | Plan | Correction | None:
+    """Return the common mode that a choice means.
+
+    Parameters
+    ----------
+    wanted : "default", None, numbers or function
+    stored : Constants or array, optional
+        The ``common_mode`` constant.
+    detector : Detector
+    xtc2 : bool
+
+    Returns
+    -------
+    CommonMode, function or None
+        None if it is off.
+    """
     if callable(wanted) or isinstance(wanted, Plan):
         return wanted
     if isinstance(wanted, str):
         if wanted != "default":
             raise ValueError(f"common_mode is 'default', None, numbers or a function, not {wanted!r}")
-        stored = constants.get("common_mode")
         ignored = xtc2 and not detector.stored_common_mode  # as in psana2
-        wanted = detector.default_common_mode(xtc2) if stored is None or ignored else stored
-    return plan(wanted, shape, detector, xtc2=xtc2, rms=constants.get("pixel_rms"))
+        value = stored.value if isinstance(stored, Constants) else stored
+        wanted = detector.default_common_mode(xtc2) if value is None or ignored else value
+    found = CommonMode.of(wanted)
+    return None if found is None or (found.algorithm == 0 and not found.parameters) else found
+
+
+def _common_mode(
+    wanted: Any, constants: Arrays, detector: Detector, shape: tuple[int, ...], xtc2: bool
+) -> Plan | Correction | None:
+    found = common_mode_numbers(wanted, constants.get("common_mode"), detector, xtc2)
+    if not isinstance(found, CommonMode):
+        return found
+    return plan(found, shape, detector, xtc2=xtc2, rms=constants.get("pixel_rms"))
 
 
 def _good(
@@ -412,7 +437,8 @@ def prepare(
         A constant does not fit the event's shape.
     """
     how = Choices(**choices)
-    arrays = _arrays(constants, detector, panels, how)
+    arrays = recorded(how.constants(constants), detector, panels)
+    _check_pedestals(arrays, detector, how)
     event = _event_shape(arrays, detector, shape)
     pedestal = _pedestals(arrays, detector, event, how)
     factor = _factors(arrays, detector, event, how, xtc2)

@@ -134,6 +134,10 @@ def chosen_document(documents: Iterable[Document], run: int) -> Document | None:
     return None if best is None else best[2]
 
 
+class UnknownDetector(ConstantsNotFound):
+    """The service answers, and has no such detector."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Patience of the client."""
@@ -232,6 +236,9 @@ class WebStore:
         """Return the name for explanations."""
         return f"web service {self.url}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WebStore, (self.experiment, self.url, self.cache, self.limits)  # not what it remembers
+
     def find(self, detector: str, kind: str, run: int) -> Lookup:
         """Return the constant in force for a run.
 
@@ -242,7 +249,10 @@ class WebStore:
         ConstantsError
             The document in force or its payload is malformed.
         """
-        short = self.short_name(detector)
+        try:
+            short = self.short_name(detector)
+        except UnknownDetector as error:
+            return Lookup(kind, detector, run, None, (Step(self.name, "cdb_detnames", "none", str(error)),))
         wanted = run or LAST_RUN  # psana2 asks for the last run in place of 0
         steps: tuple[Step, ...] = ()
         if self.experiment:
@@ -286,7 +296,7 @@ class WebStore:
 
         Raises
         ------
-        ConstantsNotFound
+        UnknownDetector
             The service does not know the long name.
         """
         if len(detector) < LONGEST_SHORT_NAME:
@@ -295,7 +305,7 @@ class WebStore:
         for document in self.documents("cdb_detnames", folder, {"long": detector}):
             if document.get("long") == detector and document.get("short"):
                 return _safe(str(document["short"]))
-        raise ConstantsNotFound(
+        raise UnknownDetector(
             f"{self.name}: no short name for detector {detector!r} in cdb_detnames/{folder}"
         )
 

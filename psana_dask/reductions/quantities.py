@@ -147,18 +147,19 @@ def quantities(
     NameNotFound
         A name fits nothing, or names text or ragged values.
     """
-    listed = _listed(view, names)
+    wanted = listed(view, names)
     found: dict[str, Quantity] = {}
-    for name in listed:
+    for name in wanted:
         for quantity in _of_name(view, name, dict(calibration or {})):
             found.setdefault(quantity.name, quantity)
     if not found:
         raise NameNotFound(f"nothing to reduce in {names!r}: no field of fixed shape that any event has")
-    single = len(listed) == 1 and len(found) == 1 and not isinstance(names, list | None)
+    single = len(wanted) == 1 and len(found) == 1 and not isinstance(names, list | None)
     return list(found.values()), single
 
 
-def _listed(view: View, names: Names) -> list[str | tuple[str, str]]:
+def listed(view: View, names: Names) -> list[str | tuple[str, str]]:
+    """Return names one by one; all detectors where there are none."""
     if names is None:
         return list(view.entries)
     if isinstance(names, str):
@@ -234,8 +235,7 @@ def pixel_quantity(view: View, entry: Entry, which: str, **choices: Any) -> Quan
         See `Detector.calibrated`.
     """
     imaging = Imaging(view, entry)
-    renamed = {"use_gain" if key == "gain" else key: value for key, value in choices.items()}
-    lazy, attrs = imaging.calibrated(**renamed)
+    lazy, attrs = imaging.calibrated(**choices)
     attrs = {**field_attrs(view, entry, entry.channels["raw"]), **attrs}
     plain = _quantity(f"{entry.name}_{which}", entry.name, lazy, imaging.panel_coords(), attrs)
     if which == "calib":

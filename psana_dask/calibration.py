@@ -1,0 +1,282 @@
+"""The calibration of one detector of a run: its constants, gain ranges, masks and calibrated frames.
+
+Constants are looked up when they are first needed, kind by kind, once for a run and all its
+selections; what was used is in the attributes of every result.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.calib import gain
+from psana_dask.calib.commonmode import CommonMode
+from psana_dask.calib.constants import Constants, summary
+from psana_dask.calib.detectors import GENERIC
+from psana_dask.calib.detectors import Detector as DetectorRow
+from psana_dask.calib.detectors import detector as detector_row
+from psana_dask.calib.masks import combined_mask
+from psana_dask.calib.store import Lookups
+from psana_dask.calib.tables import Choices, Tables, common_mode_numbers, prepare, recorded
+from psana_dask.calibrated import CalibratedArray, CommonModeArray, GainRangeArray, digest_of
+from psana_dask.catalog import Entry
+from psana_dask.dataset import View
+from psana_dask.errors import ConstantsError, ConstantsNotFound, ConstantsWarning, NameNotFound
+from psana_dask.pipeline import Choice, FrameArray
+from psana_dask.settings import DetectorConfig, detector_config
+from psana_dask.stores import Calib, is_small, lookups_of
+
+Policy = Literal["error", "warn", "raw"]
+Attrs = dict[str, Any]
+
+PER_PIXEL = ("pedestals", "pixel_gain", "pixel_offset", "pixel_status", "status_extra", "status_data")
+MASKS = ("pixel_status", "status_extra", "status_data", "pixel_mask")
+QUIET_PIXELS = 6  # the common-mode algorithm that needs pixel_rms
+
+
+@dataclass(frozen=True)
+class DetectorCalibration:
+    """What turns a detector's words into values.
+
+    Parameters
+    ----------
+    view : View
+    entry : Entry
+    """
+
+    view: View
+    entry: Entry
+
+    # ---- what the detector is -----------------------------------------------------------------
+    @cached_property
+    def raw(self) -> FrameArray:
+        """The frames as they are in the file.
+
+        Raises
+        ------
+        NameNotFound
+            The detector has no frames.
+        """
+        channel = self.entry.channels.get("raw")
+        if channel is not None and self.view.exists(channel):
+            lazy = self.view.arrays(self.entry, "raw")["raw"]
+            if isinstance(lazy, FrameArray) and lazy.dims[-2:] == ("row", "col"):
+                return lazy
+        fields = ", ".join(self.entry.channels)
+        raise NameNotFound(f"{self.entry.name} has no frames to calibrate; its fields are {fields}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an event, ([panel,] row, col)."""
+        return self.raw.shape[1:]
+
+    @property
+    def panels(self) -> list[int] | None:
+        """Numbers of the panels that the data have; None without a panel dimension."""
+        return self.raw.frame_reader().panels.tolist() if "panel" in self.raw.dims else None
+
+    @property
+    def xtc2(self) -> bool:
+        """Whether the conventions of LCLS-II hold: gain divides, other default common modes."""
+        return self.view.recording.format == "xtc2"
+
+    @cached_property
+    def row(self) -> DetectorRow:
+        """What is known of this type of detector; a generic area detector if nothing is."""
+        found = detector_row(self.entry.det_type)
+        if not self.xtc2:
+            named = detector_row(self.entry.source)
+            return found if named is GENERIC else named
+        raw = self.entry.channels.get("raw")
+        return found if raw is None else found.of_version(raw.version)
+
+    @cached_property
+    def ranges(self) -> npt.NDArray[np.int8] | None:
+        """Gain ranges that the settings allow each pixel, (2, [panel,] row, col): ePix10ka family."""
+        decoding = self.row.decoding
+        if decoding.kind != "switched" or len(decoding.ranges) < 3:
+            return None
+        return ranges_of(detector_config(self.view.recording, self.entry.alias))
+
+    # ---- constants ----------------------------------------------------------------------------
+    @cached_property
+    def lookups(self) -> Lookups:
+        """How each kind of constant is looked for, and what was found."""
+        kept = self.view.kept
+        if ("lookups", self.entry.name) not in kept:
+            found = lookups_of(self.view.calib, self.view.recording, self.entry)
+            kept["lookups", self.entry.name] = found
+        lookups: Lookups = kept["lookups", self.entry.name]
+        return lookups
+
+    def mask(self, **parts: Any) -> npt.NDArray[np.uint8]:
+        """Return the mask, 1 good and 0 bad; `parts` as in `calib.masks.combined_mask`."""
+        arrays = recorded(self.lookups.constants(MASKS), self.row, self.panels)
+        return combined_mask(arrays, self.shape, self.row, **parts)
+
+    def _known(self, constants: Calib, how: Choices) -> dict[str, Any]:
+        """Return the constants that these choices need."""
+        if isinstance(constants, Mapping):
+            return dict(constants)
+        lookups = self.lookups
+        if constants is not None:
+            lookups = lookups_of(constants, self.view.recording, self.entry)
+        if how.needs_pedestals and how.pedestals is True:
+            lookups["pedestals"].found()
+        found: dict[str, Any] = lookups.constants(_kinds(how))
+        numbers = common_mode_numbers(how.common_mode, found.get("common_mode"), self.row, self.xtc2)
+        if isinstance(numbers, CommonMode) and numbers.algorithm == QUIET_PIXELS:
+            found |= lookups.constants(["pixel_rms"])
+        return found
+
+    # ---- results ------------------------------------------------------------------------------
+    def calibrated(
+        self, *, constants: Calib = None, policy: Policy = "error", **choices: Any
+    ) -> tuple[CalibratedArray, Attrs]:
+        """Return calibrated frames, and the attributes that say how; see `Detector.calibrated`."""
+        if policy not in ("error", "warn", "raw"):
+            raise ValueError(f'policy={policy!r}: use "error", "warn" or "raw"')
+        try:
+            tables, digest, attrs = self._prepared(constants, choices)
+        except ConstantsNotFound as error:
+            if policy == "error":
+                raise
+            return self._uncalibrated(policy, error)
+        return CalibratedArray(self.raw, tables, digest), attrs
+
+    def common_mode(
+        self, parameters: Any = "default", *, constants: Calib = None, **choices: Any
+    ) -> tuple[CommonModeArray, Attrs]:
+        """Return what the common mode subtracts, ADU; see `Detector.common_mode`."""
+        how = {**choices, "common_mode": parameters, "gain": False}
+        tables, digest, attrs = self._prepared(constants, how)
+        return CommonModeArray(self.raw, tables, f"{digest}-cm"), {**attrs, "calibrated": False}
+
+    def gain_range(self) -> tuple[GainRangeArray, Attrs]:
+        """Return the gain range of every word; see `Detector.gain_range`."""
+        names = self.row.decoding.ranges or ("only",)
+        if self.row.decoding.kind == "switched" and self.ranges is None and len(names) > 2:
+            raise ConstantsError(
+                f"{self.entry.name}: the settings in the file do not say which gain ranges its pixels have"
+            )
+        attrs = {"flag_values": [-1, *range(len(names))], "flag_meanings": " ".join(["none", *names])}
+        return GainRangeArray(self.raw, self.row.decoding, self.ranges), attrs
+
+    def _prepared(self, constants: Calib, choices: Mapping[str, Any]) -> tuple[Tables, str, Attrs]:
+        """Return the tables for these choices, the hash of all that decides them, and what to tell."""
+        how = Choices(**choices)
+        known = self._known(constants, how)
+        parts = [_hash(kind, known[kind]) for kind in sorted(known) if known[kind] is not None]
+        ranges = None if self.ranges is None else _hash("ranges", self.ranges)
+        digest = digest_of(parts, ranges, self.xtc2, [_mark(v) for v in vars(how).values()])
+        kept = self.view.kept
+        held, tables = kept.get(("tables", self.entry.name), ("", None))
+        if tables is None or held != digest:
+            tables = replace(self._tables(known, choices), again=self._again(constants, choices))
+            kept["tables", self.entry.name] = digest, tables
+        return tables, digest, self._attrs(known, how)
+
+    def _tables(self, known: Mapping[str, Any], choices: Mapping[str, Any]) -> Tables:
+        return prepare(
+            known, self.row, xtc2=self.xtc2, shape=self.shape, ranges=self.ranges, panels=self.panels,
+            **choices,
+        )  # fmt: skip
+
+    def _again(self, constants: Calib, choices: Mapping[str, Any]) -> Any:
+        """Return a call that makes the tables in another process, if it is small enough to travel."""
+        large = any(isinstance(v, np.ndarray) and v.nbytes > 1 << 16 for v in choices.values())
+        if large or not is_small(self.view.calib if constants is None else constants):
+            return None
+        total = self.view.choice.total
+        view = replace(self.view, choice=Choice.everything(total), kept=type(self.view.kept)())
+        return partial(_tables_again, view, self.entry.name, constants, dict(choices))
+
+    def _attrs(self, known: Mapping[str, Any], how: Choices) -> Attrs:
+        """Return what was done, and with what."""
+        stated = {k: v for k, v in known.items() if isinstance(v, Constants)}
+        numbers = common_mode_numbers(how.common_mode, known.get("common_mode"), self.row, self.xtc2)
+        gains = known.get("pixel_gain") is not None or not isinstance(how.gain, bool)
+        return {
+            "calibrated": how.pedestals is not False,
+            "pedestals": _step(how.pedestals), "common_mode": _words(numbers),
+            "gain": _step(how.gain) if gains else "none",
+            "mask": "status words" if how.mask is None else _step(how.mask),
+            "constants": json.dumps(summary(stated)),
+            "units": "ADU" if not gains or how.gain is False else "",
+        }  # fmt: skip
+
+    def _uncalibrated(self, policy: Policy, error: ConstantsNotFound) -> tuple[CalibratedArray, Attrs]:
+        """Return raw values as floats."""
+        if policy == "warn":
+            reason = str(error).splitlines()[0].rstrip(":")
+            what = f"{self.entry.name}: its values are raw counts, as there is {reason}"
+            warnings.warn(what, ConstantsWarning, stacklevel=5)
+        return CalibratedArray(self.raw, None, "raw"), {"calibrated": False, "units": "ADU"}
+
+
+def _tables_again(view: View, name: str, constants: Calib, choices: Mapping[str, Any]) -> Tables:
+    return DetectorCalibration(view, view.find(name))._prepared(constants, choices)[0]
+
+
+def ranges_of(config: DetectorConfig) -> npt.NDArray[np.int8] | None:
+    """Return the gain ranges that an ePix10ka's settings allow, (2, panel, row, col); None if unknown."""
+    parts = [config[segment] for segment in sorted(config.segments)]
+    if parts and all("cbitsConfig" in part for part in parts):  # from version 3.0.1 on
+        return gain.allowed_ranges(np.stack([part["cbitsConfig"] & np.uint8(28) for part in parts]))
+    if not parts or any("asicPixelConfig" not in part for part in parts):
+        return None
+    pixels = np.stack([part["asicPixelConfig"][:, :176] for part in parts])
+    return gain.allowed_ranges(gain.control_bits(pixels, np.stack([part["trbit"] for part in parts])))
+
+
+def _kinds(how: Choices) -> list[str]:
+    """Return the kinds of constants that are worth looking up."""
+    off = {"pedestals": how.pedestals is not True, "pixel_offset": not how.needs_pedestals,
+           "pixel_gain": how.gain is not True}  # fmt: skip
+    kinds = [kind for kind in PER_PIXEL if not off.get(kind, False)]
+    if isinstance(how.common_mode, str):
+        kinds.append("common_mode")
+    if isinstance(how.mask, Mapping) and how.mask.get("calib"):
+        kinds.append("pixel_mask")
+    return kinds
+
+
+def _hash(kind: str, value: Any) -> tuple[str, str]:
+    given = value if isinstance(value, Constants) else Constants(kind, np.asarray(value))
+    return kind, given.sha256
+
+
+def _mark(value: Any) -> Any:
+    """Return something short that differs where choices differ."""
+    if callable(value):
+        from dask.base import tokenize
+
+        return tokenize(value)
+    if isinstance(value, Mapping):
+        return sorted((key, _mark(v)) for key, v in value.items())
+    return _hash("choice", value) if isinstance(value, np.ndarray) else repr(value)
+
+
+def _step(value: Any) -> str:
+    """Return how a step was done."""
+    if isinstance(value, bool):
+        return "constants" if value else "off"
+    if callable(value):
+        return getattr(value, "__qualname__", repr(value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={'array' if isinstance(v, np.ndarray) else v}" for key, v in value.items())
+    return "given"
+
+
+def _words(numbers: Any) -> str:
+    """Return a common mode as text."""
+    if isinstance(numbers, CommonMode):
+        return ", ".join(f"{n:g}" for n in (numbers.algorithm, *numbers.parameters))
+    return "off" if numbers is None else _step(numbers)
