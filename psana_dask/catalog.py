@@ -18,12 +18,15 @@ from psana_dask.model import FieldSpec, Kind, Names, Service
 from psana_dask.recording import Recording
 
 SLOW = {"epics": "epics", "epicsinfo": "epicsinfo", "scan": "scan", "scanDet": "scan", "runinfo": "runinfo",
-        "smdinfo": "smdinfo", "offset": "smdinfo", "chunkinfo": "chunkinfo",
-        "Epics": "variables", "EpicsConfig": "variables", "RunControlConfig": "steps", "L3TConfig": "trigger",
-        "AliasConfig": "aliases", "PartitionConfig": "partition", "Any": "damage", "Xtc": "container",
-        "SmlDataConfig": "smdinfo", "SmlDataProxy": "smdinfo",
-        "SmlDataOrigDgramOffset": "smdinfo"}  # fmt: skip
-"""Detector names and types that are no detectors of events, and what they are (LCLS-1: capitals)."""
+        "smdinfo": "smdinfo", "offset": "smdinfo", "chunkinfo": "chunkinfo"}  # fmt: skip
+"""Detector names and types that are no detectors of events, and what they are."""
+
+SLOW_TYPES = {
+    "Epics": "variables", "EpicsConfig": "variables", "RunControlConfig": "steps", "L3TConfig": "trigger",
+    "AliasConfig": "aliases", "PartitionConfig": "partition", "Any": "damage", "Xtc": "container",
+    "SmlDataConfig": "smdinfo", "SmlDataProxy": "smdinfo", "SmlDataOrigDgramOffset": "smdinfo",
+}  # fmt: skip
+"""Types of LCLS-1 that are no detectors of events, and what they are."""
 
 KNOWN_NAMES = {"FEEGasDetEnergy": "gas_detector", "L3TData": "l3t"}
 """What users call sources that have no alias, where that is not the source in snake_case."""
@@ -202,7 +205,7 @@ class Catalog:
             alias=self.recording.aliases.get(source, source),
             det_type=rows[0][2].det_type,
             det_ids=tuple(serials[k] for k in sorted(serials)),
-            channels=public_names(channels),
+            channels=public_names(channels, prefix=not self.recording.splits_events),
             source=source,
         )
 
@@ -267,7 +270,7 @@ class Catalog:
 
 def slow_kind(names: Names) -> str | None:
     """Return what kind of slow data these names declare; None for a detector of events."""
-    return SLOW.get(names.detector) or SLOW.get(names.det_type)
+    return SLOW.get(names.detector) or SLOW.get(names.det_type) or SLOW_TYPES.get(names.det_type)
 
 
 def is_configuration(algorithm: str) -> bool:
@@ -299,25 +302,31 @@ def _unused(name: str, taken: Iterable[str]) -> str:
     return next(f"{name}_{k}" for k in range(1, len(taken) + 2) if f"{name}_{k}" not in taken)
 
 
-def public_names(channels: Iterable[Channel]) -> dict[str, Channel]:
+def public_names(channels: Iterable[Channel], *, prefix: bool = True) -> dict[str, Channel]:
     """Give each channel of a detector the name that users see.
 
     The pixels of the algorithm ``raw`` are ``raw``; its other fields keep their names; those
-    of another algorithm get it as a prefix, and so does a field with a reserved name.
+    of another algorithm get it as a prefix, and so does a field with a reserved name.  In LCLS-1
+    (`prefix` False) names are prefixed only where two fields would have the same.
     """
     channels = list(channels)
     pixels = _pixel_channel([c for c in channels if c.algorithm == "raw"])
     named: dict[str, Channel] = {}
     for channel in channels:
         plain = re.sub(r"\W", "_", channel.field)
+        free = plain not in RESERVED and plain != UNDECODED and plain not in named
         if channel is pixels:
             name = "raw"
-        elif channel.algorithm == "raw" and plain not in RESERVED:
+        elif plain not in RESERVED and channel.algorithm == "raw":
             name = plain
         else:
-            name = f"{channel.algorithm}_{plain}"
+            name = plain if free and not prefix else f"{channel.algorithm}_{plain}"
         named[_unused(name, named)] = channel
     return named
+
+
+UNDECODED = "bytes"
+"""Field of what no table of LCLS-1 knows."""
 
 
 def _pixel_channel(channels: list[Channel]) -> Channel | None:

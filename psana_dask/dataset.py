@@ -94,7 +94,10 @@ class View:
 
     def arrays(self, entry: Entry, field: str) -> Mapping[str, LazyArray]:
         """Return the lazy arrays of one field: its values, and the counts if it is ragged."""
-        return lazy_arrays(self.target(entry.channels[field]), field, self.frame(entry))
+        channel = entry.channels[field]
+        stem = f"{entry.name}_{field}" if self.recording.splits_events else ""  # sources are no good names
+        dims = tuple(f"{entry.name}_{dim}" for dim in channel.spec.dims)
+        return lazy_arrays(self.target(channel), field, self.frame(entry), stem, dims)
 
     def frame(self, entry: Entry) -> tuple[int, int] | None:
         """Return (rows, columns) of a detector: of its pixels, else of its first field that is 2-d."""
@@ -265,8 +268,12 @@ def field_attrs(view: View, entry: Entry, channel: Channel) -> dict[str, Any]:
         "field": channel.field,
         "experiment": recording.experiment or "",
         "run": -1 if recording.number is None else recording.number,
-        "format": "xtc2",
+        "format": recording.format,
     }
+    if entry.source != entry.alias or recording.splits_events:
+        attrs["source"] = entry.source
+    if channel.spec.unit:
+        attrs["units"] = channel.spec.unit
     if channel.spec.kind is Kind.ENUM:
         reader = channel_reader(recording, channel.id, view.keep_damaged)
         enum = reader.events.enum if reader is not None else {}
@@ -288,10 +295,32 @@ def event_coords(view: View) -> dict[str, Any]:
         "timestamp": xr.Variable("time", events.timestamp[numbers], {"long_name": "seconds << 32 | ns"}),
         "step": xr.Variable("time", events.step[numbers], {"long_name": "scan step"}),
     }
+    facts = view.recording.facts
+    if "fiducial" in facts:
+        coords["fiducial"] = xr.Variable("time", facts["fiducial"][numbers], {"long_name": "360 Hz counter"})
     pulse = pulse_id(view)
     if pulse is not None:
         coords["pulse_id"] = variable(pulse, {"long_name": "accelerator pulse"}, None)
     return coords
+
+
+FACTS: Mapping[str, Mapping[str, Any]] = {
+    "l3": {"long_name": "level-3 trigger", "flag_values": [0, 1, 2], "flag_meanings": "none pass fail"},
+    "trimmed": {"long_name": "payload thrown away by the level-3 trigger"},
+    "recorder_only": {"long_name": "no DAQ stream has the event"},
+    "vector": {"long_name": "events since Configure, 15 bits"},
+    "ticks": {"long_name": "119 MHz counter within the fiducial"},
+    "dgram_damage": {"long_name": "damage word of the datagram"},
+}
+
+
+def event_facts(view: View) -> dict[str, Any]:
+    """Return what the datagrams say of each event, as variables along time (LCLS-1)."""
+    import xarray as xr
+
+    facts, numbers = view.recording.facts, view.choice.numbers
+    known = {name: attrs for name, attrs in FACTS.items() if name in facts}
+    return {name: xr.Variable("time", facts[name][numbers], dict(a)) for name, a in known.items()}
 
 
 def pulse_id(view: View) -> LazyArray | None:
@@ -408,7 +437,7 @@ def _flat(parts: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Variable], dict
         rename = {d: f"{detector}_{d}" for d in clashing if d in part.sizes}
         rename |= {str(d): f"{detector}_{d}" for d in part.sizes if str(d).endswith("_item")}
         for field, data in part.variables.items():
-            if field in ("time", "timestamp", "step", "pulse_id"):
+            if field in ("time", "timestamp", "fiducial", "step", "pulse_id") and field in part.coords:
                 continue
             own = data._replace(dims=tuple(rename.get(str(d), d) for d in data.dims))
             if field == "panel":
@@ -434,7 +463,7 @@ def run_attrs(view: View) -> dict[str, Any]:
     return {
         "experiment": recording.experiment or "",
         "run": -1 if recording.number is None else recording.number,
-        "format": "xtc2",
+        "format": recording.format,
         "damaged": "keep" if view.keep_damaged else "missing",
     }
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.blocks import decode_dgram, read_field, read_parts
+from psana_dask.blocks import Parts, decode_dgram, read_field, read_parts
 from psana_dask.catalog import Channel, Place
 from psana_dask.model import Array, Kind, Names, Problem
 from psana_dask.options import current
@@ -351,15 +351,19 @@ class FrameReader:
 
     def _read(self, stream: int, part: Array, at: Ints, piece: int, out: Array, places: Ints) -> None:
         blocks = self.events.recording.blocks[stream]
-        sizes = np.full(len(at), piece, np.int64)
-        threads = current().read_threads if len(at) * piece >= SPLIT_BYTES else 1
-        bounds = np.linspace(0, len(at), threads + 1).astype(int)
-        pieces = [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
-        if len(pieces) == 1:
-            read_parts(blocks, part, at, sizes, out, places)
-        elif pieces:
-            with ThreadPoolExecutor(len(pieces)) as pool:
-                list(pool.map(lambda s: read_parts(blocks, part[s], at[s], sizes[s], out, places[s]), pieces))
+        read_split(blocks, part, at, np.full(len(at), piece, np.int64), out, places)
+
+
+def read_split(blocks: Parts, part: Array, at: Ints, sizes: Ints, out: Array, places: Ints) -> None:
+    """Copy pieces to ``out`` as `read_parts` does, in several threads where that is worth it."""
+    threads = current().read_threads if int(sizes.sum()) >= SPLIT_BYTES else 1
+    bounds = np.linspace(0, len(at), threads + 1).astype(int)
+    pieces = [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
+    if len(pieces) == 1:
+        read_parts(blocks, part, at, sizes, out, places)
+    elif pieces:
+        with ThreadPoolExecutor(len(pieces)) as pool:
+            list(pool.map(lambda s: read_parts(blocks, part[s], at[s], sizes[s], out, places[s]), pieces))
 
 
 class RaggedReader:

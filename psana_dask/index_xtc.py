@@ -131,6 +131,7 @@ def described_index(index: StreamIndex) -> StreamIndex:
 
     blocks = PayloadBlocks(index)
     row_of, block_of = _samples(index)
+    sampled = {"sample_row": row_of.reshape(-1), "sample_block": block_of.reshape(-1)}
     configs: list[tuple[Names, ...]] = []
     problems: list[Problem] = []
     named: dict[str, str] = {}
@@ -142,21 +143,26 @@ def described_index(index: StreamIndex) -> StreamIndex:
         configuration = blocks.configuration(state)
         named |= {source_name(s[0] << 24, s[1]): alias for s, alias in aliases(configuration).items()}
         problems += _configuration_problems(index, state, configuration.problems)
-    return replace(index, configs=tuple(configs), problems=tuple(problems), aliases=named)
+    columns = {**index.columns, **sampled}
+    return replace(index, configs=tuple(configs), problems=tuple(problems), aliases=named, columns=columns)
 
 
 def _samples(index: StreamIndex) -> tuple[Array, Array]:
-    """Return the datagram and the block of one payload of each kind in each state, (state, kind)."""
-    from psana_dask.readers.tables import is_config
-    from psana_dask.readers.xtc_kernels import find_samples
+    """Return the datagram and the block of a payload that stands for each kind in each state."""
+    from psana_dask.readers.tables import is_config, record_for
+    from psana_dask.readers.tables.panels import is_imager
+    from psana_dask.readers.xtc_kernels import ANY, EVENTS, USUAL, find_samples
 
-    kinds = index["kind_contains"]
-    shape = (int(index["config"].max(initial=0)) + 1, len(kinds))
-    row_of, block_of = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-    l1_only = np.array([not is_config(int(c) & 0xFFFF) for c in kinds], np.uint8)
+    rules = []
+    for contains in index["kind_contains"].tolist():
+        type_id, version = contains & 0xFFFF, contains >> 16 & 0x7FFF
+        frames = is_imager(record_for(type_id, version).title)
+        rules.append(ANY if is_config(type_id) else USUAL if frames else EVENTS)
+    shape = (int(index["config"].max(initial=0)) + 1, len(rules))
+    row_of, block_of, votes = (np.full(shape, fill, np.int64) for fill in (-1, -1, 0))
     find_samples(
         index["first_block"], index["key"], index["payload"], index["block_damage"], index["config"],
-        index["service"], l1_only, row_of, block_of,
+        index["service"], np.array(rules, np.uint8), row_of, block_of, votes,
     )  # fmt: skip
     return row_of, block_of
 

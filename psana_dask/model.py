@@ -70,6 +70,8 @@ class FieldSpec:
     kind : Kind
     unit : str
         Where the format says it (LCLS-1 does).
+    dims : tuple of str
+        Names of its dimensions, where the format says them.
     """
 
     name: str
@@ -77,6 +79,7 @@ class FieldSpec:
     rank: int
     kind: Kind = Kind.NUMBER
     unit: str = ""
+    dims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ XTC_COLUMNS = {
     "kind_log":      "<u4",    # kind (a block's key is its row): source ...
     "kind_phy":      "<u4",
     "kind_contains": "<u4",    # ... and type word
+    "sample_row":    "<i8",    # a payload that stands for each (state of configuration, kind): its datagram
+    "sample_block":  "<i8",    # ... and block; -1 where there is none
 }
 # fmt: on
 

@@ -112,6 +112,11 @@ class PayloadBlocks:
         configuration = self.configuration(int(self.index["config"][row]))
         return configuration.decode(contains, source_key(log, phy), self.payload(row, block))
 
+    def sample(self, state: int, key: int) -> tuple[int, int]:
+        """Return the datagram and the block that stand for a kind in a state; -1 where there is none."""
+        place = state * len(self.index["kind_log"]) + key
+        return int(self.index["sample_row"][place]), int(self.index["sample_block"][place])
+
     def configuration(self, state: int) -> Configuration:
         """Return the settings in force in a state of the stream (a value of its column ``config``)."""
         from psana_dask.readers.xtc_config import Configuration

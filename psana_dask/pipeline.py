@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask import fields, payload_fields
 from psana_dask.catalog import Catalog, Channel
 from psana_dask.errors import ReadError
-from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, any_panel, reader_of
+from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, any_panel
 from psana_dask.files import RunFiles
 from psana_dask.indexing import Key, bounds, full_key, listed, scalar
 from psana_dask.model import Array
@@ -155,9 +156,14 @@ def channel_reader(recording: Recording, channel: tuple[str, str, str], keep_dam
     memory = _memory(recording)
     key = (channel, keep_damaged)
     if key not in memory:
+        reader_of = READERS[recording.format]
         memory[key] = reader_of(recording, _channel(recording, channel), keep_damaged=keep_damaged)
     reader: Reader | None = memory[key]
     return reader
+
+
+READERS = {"xtc2": fields.reader_of, "xtc": payload_fields.reader_of}
+"""What reads the channels of each format."""
 
 
 def _memory(recording: Recording) -> dict[Any, Any]:
@@ -278,7 +284,7 @@ class FrameArray(EventArray):
         panels = (len(reader.panels),) if self._panelled else ()
         self._panel_shape = reader.panel_shape
         self.shape = (len(target.choice), *panels, *reader.panel_shape)
-        names = dims or sample_dims(target, reader.panel_shape)
+        names = dims or sample_dims(stem_of(target), reader.panel_shape)
         self.dims = ("time", *(("panel",) if self._panelled else ()), *names)
 
     def frame_reader(self) -> FrameReader:
@@ -432,15 +438,17 @@ class ItemArray(LazyArray):
     target : Target
     dim : str
         Name of the item dimension.
+    stem : str
+        What the names of dimensions within an item begin with.
     """
 
-    def __init__(self, target: Target, dim: str) -> None:
+    def __init__(self, target: Target, dim: str, stem: str = "") -> None:
         super().__init__(target)
         reader = ragged_reader(target)
         self.dtype = reader.dtype
         self._ends = np.cumsum(reader.counts(target.choice.numbers).sum(axis=1))
         self.shape = (int(self._ends[-1]) if len(self._ends) else 0, *reader.item_shape)
-        self.dims = (dim, *sample_dims(target, reader.item_shape))
+        self.dims = (dim, *sample_dims(stem or stem_of(target), reader.item_shape))
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
@@ -472,22 +480,46 @@ def ragged_reader(target: Target) -> RaggedReader:
     return reader
 
 
-def sample_dims(target: Target, shape: tuple[int, ...]) -> tuple[str, ...]:
+def sample_dims(stem: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     """Name the dimensions of an array field that is no frame: unique, so that nothing aligns by chance."""
-    detector, algorithm, field = target.channel
-    words = (detector, field) if algorithm == "raw" else (detector, algorithm, field)
-    stem = re.sub(r"\W", "_", "_".join(words))
     return tuple(f"{stem}_{k}" for k in range(len(shape)))
 
 
-def lazy_arrays(target: Target, field: str, frame: tuple[int, int] | None = None) -> Mapping[str, LazyArray]:
+def stem_of(target: Target) -> str:
+    """Return what names of dimensions begin with, where nothing better is known."""
+    detector, algorithm, field = target.channel
+    words = (detector, field) if algorithm == "raw" else (detector, algorithm, field)
+    return re.sub(r"\W", "_", "_".join(words))
+
+
+def lazy_arrays(
+    target: Target,
+    field: str,
+    frame: tuple[int, int] | None = None,
+    stem: str = "",
+    dims: tuple[str, ...] = (),
+) -> Mapping[str, LazyArray]:
     """Return the lazy arrays of one channel: the values under `field`, counts if it is ragged.
 
-    A channel of the shape `frame` has the dimensions row and col.
+    Parameters
+    ----------
+    target : Target
+    field : str
+        Public name.
+    frame : (int, int), optional
+        A channel of this shape has the dimensions row and col.
+    stem : str
+        What the names of other dimensions begin with.
+    dims : tuple of str
+        Names of the dimensions, where the format says them.
     """
     reader = target.reader()
+    stem = stem or stem_of(target)
     if isinstance(reader, FrameReader):
-        return {field: FrameArray(target, ("row", "col") if reader.panel_shape == frame else None)}
+        shape = reader.panel_shape
+        if len(dims) == len(shape) > 0:
+            return {field: FrameArray(target, dims)}
+        return {field: FrameArray(target, ("row", "col") if shape == frame else sample_dims(stem, shape))}
     if isinstance(reader, StringReader):
         return {field: StringArray(target)}
-    return {field: ItemArray(target, f"{field}_item"), f"{field}_count": CountArray(target)}
+    return {field: ItemArray(target, f"{field}_item", stem), f"{field}_count": CountArray(target)}

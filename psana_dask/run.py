@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.dataset import Names, View, event_coords, run_attrs, run_dataset
+from psana_dask.dataset import Names, View, event_coords, event_facts, run_attrs, run_dataset
 from psana_dask.detector import Detector
 from psana_dask.errors import NameNotFound, suggestion
 from psana_dask.evr import CodeCondition, Evr
@@ -64,8 +64,8 @@ class Run:
 
     @property
     def format(self) -> str:
-        """File format: ``"xtc2"``."""
-        return "xtc2"
+        """File format: ``"xtc2"`` (LCLS-II) or ``"xtc"`` (LCLS-1)."""
+        return self._recording.format
 
     @property
     def files(self) -> list[str]:
@@ -198,8 +198,10 @@ class Run:
     # ---- events -------------------------------------------------------------------------------
     @property
     def events(self) -> xr.Dataset:
-        """The event table: time, timestamp, step, pulse_id, and which streams have each event.
+        """The event table: time, timestamp, step, pulse_id or fiducial, and which streams have each event.
 
+        LCLS-1 has also ``l3`` (0 none, 1 pass, 2 fail), ``trimmed`` (L3 threw the payload away),
+        ``recorder_only`` (no DAQ stream has the event), ``vector``, ``ticks`` and ``dgram_damage``.
         ``run.events.to_dataframe()`` has a row for each event.
         """
         import xarray as xr
@@ -207,7 +209,8 @@ class Run:
         recording, numbers = self._recording, self._view.choice.numbers
         table = recording.events.rows[:, numbers] >= 0
         streams = [s.stream for s in recording.streams]
-        data = {f"stream_{n}": ("time", there) for n, there in zip(streams, table, strict=True)}
+        data: dict[str, Any] = event_facts(self._view)
+        data |= {f"stream_{n}": ("time", there) for n, there in zip(streams, table, strict=True)}
         return xr.Dataset(data, event_coords(self._view), run_attrs(self._view))
 
     def select(self, wanted: Any) -> Run:

@@ -288,7 +288,7 @@ def steps_of(recording: Recording) -> Steps:
         for row in recording.transitions(stream, Service.BEGIN_STEP).tolist():
             step = int(index["step"][row])
             starts.setdefault(step, int(index["time"][row]))
-            for names, found in decode_dgram(index, row):
+            for names, found in decode_dgram(index, row) if keys else ():
                 if (stream, int(index["config"][row]), names.key) in keys:
                     for f in names.fields:
                         values.setdefault(f.name, {}).setdefault(step, found[f.name])

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from psana_dask.model import FieldSpec, Names
-from psana_dask.readers.records import View
-from psana_dask.readers.tables import EPICS, is_config, type_name
+from psana_dask.readers.records import View, snake
+from psana_dask.readers.tables import EPICS, is_config, is_known, type_name
 from psana_dask.readers.xtc_fields import columns_of
 from psana_dask.readers.xtc_layout import ID_XTC, Level, jungfrau_segment, source_name
 
@@ -25,6 +25,9 @@ ID_CONTROL = (10, 54, 69, 70, 79)
 
 CONFIG = "config"
 """Algorithm of the settings of a detector."""
+
+ALGORITHMS = {5: "gaussian", 27: "info", 31: "fex", 33: "fex", 87: "timetool", 102: "fex"}
+"""Algorithm of types that come beside the data (``raw``) of the same source: each may be missing alone."""
 
 
 def kind_names(key: int, kind: tuple[int, int, int], sample: View | None) -> Names:
@@ -42,16 +45,17 @@ def kind_names(key: int, kind: tuple[int, int, int], sample: View | None) -> Nam
     log, phy, contains = kind
     type_id, version = contains & 0xFFFF, contains >> 16 & 0x7FFF
     source, segment = detector_of(log, phy, type_id)
-    return Names(
+    names = Names(
         key=key,
         detector=source,
         det_type=det_type_of(source, log, type_id),
         det_id="",
-        algorithm=CONFIG if is_config(type_id) else "raw",
+        algorithm=CONFIG if is_config(type_id) else ALGORITHMS.get(type_id, "raw"),
         version=(version, 0, 0),
         segment=segment,
         fields=() if sample is None or not has_fields(type_id) else tuple(field_specs(sample)),
     )
+    return names if sample is None or is_known(sample.record) else undecoded(key, kind)
 
 
 def detector_of(log: int, phy: int, type_id: int) -> tuple[str, int]:
@@ -81,10 +85,14 @@ def has_fields(type_id: int) -> bool:
 def field_specs(sample: View) -> Iterator[FieldSpec]:
     """Yield the fields of a payload."""
     for column in columns_of(sample):
-        yield FieldSpec(column.name, column.dtype, len(column.shape), column.kind, column.unit)
+        yield FieldSpec(column.name, column.dtype, len(column.shape), column.kind, column.unit, column.dims)
 
 
 def undecoded(key: int, kind: tuple[int, int, int]) -> Names:
     """Return the names of a kind that cannot be decoded: its bytes are its only field."""
     names = kind_names(key, kind, None)
-    return replace(names, fields=(FieldSpec("bytes", np.dtype(np.uint8), 1),))
+    type_id, version = kind[2] & 0xFFFF, kind[2] >> 16 & 0x7FFF
+    if not has_fields(type_id):
+        return names
+    bytes_ = FieldSpec("bytes", np.dtype(np.uint8), 1)
+    return replace(names, algorithm=f"{snake(type_name(type_id))}_v{version}", fields=(bytes_,))
