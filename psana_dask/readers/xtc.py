@@ -88,8 +88,9 @@ class Block:
 
     def leaves_of(self, dgram: int) -> Array:
         """Return the leaves of one datagram."""
-        bounds = np.append(self.dgrams["first_leaf"], len(self.leaves))
-        return self.leaves[bounds[dgram] : bounds[dgram + 1]]
+        first = self.dgrams["first_leaf"]
+        stop = first[dgram + 1] if dgram + 1 < len(first) else len(self.leaves)
+        return self.leaves[first[dgram] : stop]
 
 
 def scan(

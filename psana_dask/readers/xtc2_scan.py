@@ -353,7 +353,7 @@ def size_if_datagram(
 
     Stricter than `service_of`, as pixels may look like headers: a service that files have,
     unused bits of env and level of src zero, nanoseconds below a second, a time within a day
-    of `seconds`, all of it in the file, and a first container that fits.
+    of `seconds` (unless they are 0: unknown), all of it in the file, and a first container that fits.
     """
     header = 32 if old else 24
     if position + header > state[END]:
@@ -362,7 +362,7 @@ def size_if_datagram(
     if at < 0:
         return UNREAD
     time = at + (8 if old else 0)
-    near = u4(window, time + 4) - np.int64(seconds)
+    near = u4(window, time + 4) - np.int64(seconds) if seconds else 0
     extent = u4(window, at + header - 4)
     size = header - 12 + extent
     if service_of(window, at, old) < 2 or near > 86400 or near < -86400 or position + size > state[END]:

@@ -233,6 +233,15 @@ class Scanner:
         self.problems.append(Problem(source.name, offset, event, what))
 
 
+def chain_after(source: Source, offset: int, near: int, *, old: bool = False) -> int:
+    """Return where after byte `offset` a chain of datagrams begins, or -1.
+
+    `near` are the seconds of an earlier datagram, 0 if none is known.
+    """
+    with _Walk(Scanner(), source, 0, old, offset, None) as walk:
+        return walk.go_to_chain(offset, near)
+
+
 class _Walk:
     """One scan of one source: the tables that the compiled walk fills, and its stops."""
 

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.errors import FormatError
+from psana_dask.model import Problem
 from psana_dask.readers import xtc
+from psana_dask.readers.plain import simple
 from psana_dask.readers.tables import record_for, type_name
 from psana_dask.readers.xtc_config import Configuration
 from psana_dask.readers.xtc_layout import (
@@ -29,10 +31,6 @@ from psana_dask.sources import Source, read_bytes
 
 Bytes = npt.NDArray[np.uint8]
 
-SHOWN = 16
-"""Elements of an array that are written out; of longer ones shape, type, least and largest."""
-
-
 def dump(
     source: Source, start: int = 0, configuration: Configuration | None = None
 ) -> Iterator[dict[str, Any]]:
@@ -48,15 +46,35 @@ def dump(
     """
     configuration = configuration or Configuration()
     for block in xtc.walk(source, containers=True):
+        problems = sorted((p for p in block.problems if p.offset >= start), key=lambda p: p.offset)
         for row, dgram in enumerate(block.dgrams):
-            data = read_bytes(source, int(dgram["offset"]), int(dgram["size"]))
-            payload, nodes = np.frombuffer(data, np.uint8), block.leaves_of(row)
-            if dgram["service"] in _CONFIGURING:
+            offset, size = int(dgram["offset"]), int(dgram["size"])
+            while problems and problems[0].offset < offset:
+                yield _problem(problems.pop(0))
+            configuring = dgram["service"] in _CONFIGURING
+            if not configuring and offset < start:
+                continue
+            payload, nodes = np.frombuffer(read_bytes(source, offset, size), np.uint8), block.leaves_of(row)
+            if configuring:
                 configuration = configuration.with_dgram(payload, nodes[nodes["contains"] & 0xFFFF != ID_XTC])
-            if dgram["offset"] >= start:
+            if offset >= start:
                 yield _dgram(dgram, nodes, payload, configuration)
-        for problem in block.problems:
-            yield {"offset": problem.offset, "problem": problem.what}
+        yield from map(_problem, problems)
+
+
+def configuration_of(source: Source) -> Configuration:
+    """Return what is in force at the end of a file."""
+    configuration = Configuration()
+    for block in xtc.walk(source):
+        for row in np.flatnonzero(np.isin(block.dgrams["service"], _CONFIGURING)):
+            offset, size = int(block.dgrams["offset"][row]), int(block.dgrams["size"][row])
+            payload = np.frombuffer(read_bytes(source, offset, size), np.uint8)
+            configuration = configuration.with_dgram(payload, block.leaves_of(int(row)))
+    return configuration
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {"offset": problem.offset, "problem": problem.what}
 
 
 _CONFIGURING = (TransitionId.CONFIGURE, TransitionId.BEGIN_CALIB_CYCLE)
@@ -68,6 +86,7 @@ def _dgram(dgram: Any, nodes: Any, payload: Bytes, configuration: Configuration)
         "offset": offset,
         "size": int(dgram["size"]),
         "service": TransitionId(int(dgram["service"])).name,
+        "time": str(np.datetime64((timestamp >> 32) * 10**9 + (timestamp & 0xFFFFFFFF), "ns")),
         "seconds": timestamp >> 32,
         "nanoseconds": timestamp & 0xFFFFFFFF,
         "fiducial": int(dgram["fiducial"]) & NO_FIDUCIAL,
@@ -116,23 +135,3 @@ def damage_text(damage: int) -> str:
     if damage & Damage.USER_DEFINED:
         names.append(f"user {damage >> 24:#x}")
     return " ".join(name.lower() for name in names)
-
-
-def simple(value: Any) -> Any:
-    """Return a value as dicts, lists, numbers and text; long arrays as what they are."""
-    if isinstance(value, dict):
-        return {name: simple(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [simple(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return value.tolist() if value.size <= SHOWN else _summary(value)
-    return value
-
-
-def _summary(array: npt.NDArray[Any]) -> dict[str, Any]:
-    return {
-        "shape": list(array.shape),
-        "dtype": array.dtype.name,
-        "min": array.min().item(),
-        "max": array.max().item(),
-    }
