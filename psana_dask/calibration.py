@@ -30,7 +30,8 @@ from psana_dask.catalog import Entry
 from psana_dask.dataset import View
 from psana_dask.errors import ConstantsError, ConstantsNotFound, ConstantsWarning, NameNotFound
 from psana_dask.pipeline import Choice, FrameArray
-from psana_dask.settings import DetectorConfig, detector_config
+from psana_dask.settings import DetectorConfig
+from psana_dask.slow import detector_config
 from psana_dask.stores import Calib, is_small, lookups_of
 
 Policy = Literal["error", "warn", "raw"]

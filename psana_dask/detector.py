@@ -11,7 +11,8 @@ import numpy as np
 from psana_dask.catalog import Entry
 from psana_dask.dataset import View, detector_dataset, field_of, main_channel, reader_facts
 from psana_dask.errors import NameNotFound
-from psana_dask.settings import DetectorConfig, detector_config
+from psana_dask.settings import DetectorConfig
+from psana_dask.slow import detector_config
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -1,23 +1,18 @@
 """Event codes: what the timing system said about each event.
 
-LCLS-II: 288 codes, one bit each, in the 18 words of ``sequenceValues`` of the timing
-detector (code = 16 * word + bit).
+LCLS-II knows the codes 0 to 287, LCLS-1 0 to 255.  They are kept as bits, 16 to a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.catalog import Channel
 from psana_dask.dataset import View
-from psana_dask.errors import NameNotFound
-from psana_dask.fields import any_panel
-from psana_dask.pipeline import FrameArray, catalog_of
+from psana_dask.slow_formats import code_words
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,22 +29,25 @@ class CodeCondition:
     codes : tuple of int
         Negative ones must be absent.
     negated : bool
+    own_fiducial : bool
+        Only codes of the event's own fiducial count.
     """
 
     codes: tuple[int, ...]
     negated: bool = False
+    own_fiducial: bool = False
 
     def mask(self, view: View) -> Bools:
         """Return which events fit."""
-        flags, present = code_flags(view)
+        words, present = code_words(view, own_fiducial=self.own_fiducial)
         fits = np.ones(len(present), bool)
         for code in self.codes:
-            column = flags[:, abs(code)]
+            column = flag_of(words, abs(code))
             fits &= column if code >= 0 else ~column
         return (fits != self.negated) & present
 
     def __invert__(self) -> CodeCondition:
-        return CodeCondition(self.codes, not self.negated)
+        return CodeCondition(self.codes, not self.negated, self.own_fiducial)
 
     def __and__(self, other: Any) -> Both:
         return Both(self, other)
@@ -84,22 +82,43 @@ class Evr:
     Parameters
     ----------
     view : View
+    own_fiducial : bool
+        Only codes of the event's own fiducial.
+
+    Examples
+    --------
+    >>> run.evr.has(90, -162)  # a condition for run.select
+    >>> run.evr[90]  # bool (time,)
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, own_fiducial: bool = False) -> None:
         self._view = view
+        self._own = own_fiducial
+
+    @property
+    def this_fiducial(self) -> Evr:
+        """The same for codes of the event's own fiducial: LCLS-1 receivers may list earlier ones too."""
+        return Evr(self._view, own_fiducial=True)
+
+    def _words(self) -> npt.NDArray[np.uint16]:
+        return code_words(self._view, own_fiducial=self._own)[0]
 
     @property
     def codes(self) -> xr.DataArray:
         """Which event has which code, bool (time, code)."""
         import xarray as xr
 
-        flags, _ = code_flags(self._view)
+        flags = all_flags(self._words())
         coords = {"time": self._view.time, "code": np.arange(flags.shape[1])}
         return xr.DataArray(flags, coords, ("time", "code"), name="event_codes")
 
     def __getitem__(self, code: int) -> xr.DataArray:
-        return self.codes.sel(code=code)
+        import xarray as xr
+
+        words = self._words()
+        self._check((code,), words)
+        coords = {"time": self._view.time, "code": code}
+        return xr.DataArray(flag_of(words, code), coords, ("time",), name="event_codes")
 
     def has(self, *codes: int) -> CodeCondition:
         """Ask for events with all of the positive codes and none of the negative ones.
@@ -114,42 +133,34 @@ class Evr:
         condition
             For `run.select`; ``~`` turns it round (events without timing data never fit).
         """
-        flags, _ = code_flags(self._view)
-        wrong = [c for c in codes if not 0 <= abs(c) < flags.shape[1]]
+        self._check(codes, self._words())
+        return CodeCondition(tuple(codes), own_fiducial=self._own)
+
+    def _check(self, codes: tuple[int, ...], words: npt.NDArray[np.uint16]) -> None:
+        count = 16 * words.shape[1]
+        wrong = [c for c in codes if not 0 <= abs(c) < count]
         if wrong or not codes:
             named = ", ".join(map(str, wrong)) or "none"
-            raise ValueError(f"event codes are 0 to {flags.shape[1] - 1}, not {named}")
-        return CodeCondition(tuple(codes))
+            raise ValueError(f"event codes are 0 to {count - 1}, not {named}")
 
     def counts(self) -> dict[int, int]:
         """Return how many events have each code that occurs."""
-        flags, _ = code_flags(self._view)
-        totals = flags.sum(axis=0)
-        return {int(code): int(totals[code]) for code in np.flatnonzero(totals)}
+        words = self._words()
+        occurring = np.flatnonzero(all_flags(np.bitwise_or.reduce(words, axis=0)[None]))
+        return {int(code): int(flag_of(words, int(code)).sum()) for code in occurring}
 
     def __repr__(self) -> str:
         words = ", ".join(f"{code}: {count}" for code, count in self.counts().items())
         return f"<event codes of {len(self._view.choice)} events: {words}>"
 
 
-def code_flags(view: View) -> tuple[Bools, Bools]:
-    """Return the codes of each event, (event, code), and whether it has timing data, (event,).
-
-    Raises
-    ------
-    NameNotFound
-        The run has no timing detector with event codes.
-    """
-    target = view.target(_code_channel(view))
-    words = np.asarray(FrameArray(target)[...], np.uint16)
-    bits: Sequence[int] = range(16)
-    flags = (words[:, :, None] >> np.array(bits, np.uint16) & 1).astype(bool)
-    return flags.reshape(len(words), words.shape[1] * 16), any_panel(target.reader().present(view.choice.numbers))
+def flag_of(words: npt.NDArray[np.uint16], code: int) -> Bools:
+    """Return which events have a code, from the words of `code_words`."""
+    column: Bools = (words[:, code // 16] >> np.uint16(code % 16) & np.uint16(1)).astype(bool)
+    return column
 
 
-def _code_channel(view: View) -> Channel:
-    for entry in catalog_of(view.recording).detectors.values():
-        for channel in entry.channels.values():
-            if channel.spec.name == "sequenceValues" and view.exists(channel):
-                return channel
-    raise NameNotFound("this run has no event codes: no detector with sequenceValues")
+def all_flags(words: npt.NDArray[np.uint16]) -> Bools:
+    """Return which event has which code, (event, code)."""
+    octets = np.ascontiguousarray(words, "<u2").view(np.uint8)
+    return np.unpackbits(octets, axis=1, bitorder="little").view(bool)

@@ -23,8 +23,8 @@ from psana_dask.model import Problem
 from psana_dask.pipeline import SCALAR_CHUNK, Choice, catalog_of
 from psana_dask.recording import Recording
 from psana_dask.selection import Condition, is_mask, key_positions, positions
-from psana_dask.settings import DetectorConfig, detector_config
-from psana_dask.slow import Epics, steps_of, steps_table
+from psana_dask.settings import DetectorConfig
+from psana_dask.slow import Epics, detector_config, steps_of, steps_table
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -141,7 +141,7 @@ class Run:
         wanted = text.lower()
         names = list(self._view.entries)
         names += [f"{n}.{f}" for n, e in self._view.entries.items() for f in e.channels]
-        names += [n for s in self.epics.series.values() for n in dict.fromkeys((s.name, s.pv))]
+        names += [n for s in self.epics.series.values() for n in s.spellings]
         return [n for n in names if wanted in n.lower()]
 
     def config(self, detector: str, time: Any = None) -> DetectorConfig:

@@ -1,6 +1,7 @@
-"""Settings of detectors: nested, with enums that know their names, in force at a time.
+"""Settings of detectors: nested, with enums that know their names.
 
-A Configure gives all settings of a detector, a BeginRun or BeginStep some of them anew.
+A Configure gives all settings of a detector, a BeginRun or BeginStep some of them anew; `slow` says
+which are in force at a time.
 """
 
 from __future__ import annotations
@@ -11,12 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from psana_dask.blocks import decode_dgram
-from psana_dask.catalog import is_configuration
 from psana_dask.errors import NameNotFound
-from psana_dask.model import Kind, Names, Service
-from psana_dask.pipeline import catalog_of
-from psana_dask.recording import Recording
 
 
 class EnumValue(int):
@@ -58,9 +54,10 @@ class Config:
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         self._values: dict[str, Any] = {}
         for name, value in (values or {}).items():
-            self._set(name, value)
+            self.put(name, value)
 
-    def _set(self, name: str, value: Any) -> None:
+    def put(self, name: str, value: Any) -> None:
+        """Set one value; a name with dots goes into settings inside."""
         first, _, rest = name.partition(".")
         if not rest:
             self._values[first] = value
@@ -68,7 +65,11 @@ class Config:
         inner = self._values.get(first)
         if not isinstance(inner, Config):
             inner = self._values[first] = Config()
-        inner._set(rest, value)
+        inner.put(rest, value)
+
+    def update(self, other: Config) -> None:
+        """Take all settings of another one."""
+        self._values |= other._values
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_values":
@@ -156,46 +157,3 @@ class DetectorConfig:
     def __repr__(self) -> str:
         lines = [f"segment {k}: {c!r}" for k, c in sorted(self.segments.items())]
         return "\n".join(lines) or "<no configuration>"
-
-
-def detector_config(recording: Recording, alias: str, until: np.datetime64 | None = None) -> DetectorConfig:
-    """Return the configuration of a detector in force at a time.
-
-    Parameters
-    ----------
-    recording : Recording
-    alias : str
-        Detector as the file names it.
-    until : datetime64, optional
-        By default the end of the run: every update of BeginRun and BeginStep is in it.
-    """
-    limit = np.iinfo(np.int64).max if until is None else int(until.astype("M8[ns]").astype(np.int64))
-    updates = [u for u in _config_updates(recording, alias) if u[0] <= limit]
-    dictionaries: dict[str, dict[int, str]] = {}
-    segments: dict[int, Config] = {}
-    for _, names, values in sorted(updates, key=lambda u: u[0]):
-        for f in names.fields:
-            if f.kind is Kind.ENUM_ENTRY:
-                entry, _, tag = f.name.partition(":")
-                dictionaries.setdefault(tag, {})[int(values[f.name])] = entry
-        config = segments.setdefault(names.segment, Config())
-        for f in names.fields:
-            if f.kind is Kind.ENUM:
-                plain, _, tag = f.name.partition(":")
-                config._set(plain, EnumValue(int(values[f.name]), dictionaries.get(tag, {})))
-            elif f.kind is not Kind.ENUM_ENTRY:
-                config._set(f.name, values[f.name])
-    return DetectorConfig(segments)
-
-
-def _config_updates(recording: Recording, alias: str) -> Iterator[tuple[int, Names, dict[str, Any]]]:
-    """Yield (time, names, values) of each block of settings of a detector."""
-    for k in recording.wanted:
-        index = recording.streams[k]
-        used = {c for s, c, _ in catalog_of(recording).declared if s == k}
-        for service in (Service.CONFIGURE, Service.BEGIN_RUN, Service.BEGIN_STEP):
-            for row in recording.transitions(k, service).tolist():
-                if int(index["config"][row]) in used:
-                    for names, values in decode_dgram(index, row):
-                        if names.detector == alias and is_configuration(names.algorithm):
-                            yield int(index["time"][row]), names, values
