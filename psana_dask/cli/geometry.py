@@ -92,20 +92,30 @@ def convert(output: str | None, into: str | None, **given: Any) -> None:
 
     EXtra-geom reads and writes the CrystFEL format.
     """
-    from psana_dask.geometry.files import save, text_of
+    from psana_dask.geometry.files import form_of_suffix, save, text_of
 
     names = ("clen", "data", "mask", "panel_axis", "wavelength")
     options = {name: given.pop(name) for name in names}
     chosen = {name: value for name, value in options.items() if value not in (None, False)}
     if "clen" in chosen and _is_number(chosen["clen"]):
         chosen["clen"] = float(chosen["clen"])
-    found = _found(**given)
     if output is None:
         if into not in TEXTS:
             raise click.UsageError(f"give -o FILE, or --to one of {', '.join(TEXTS)} to print a text")
-        click.echo(text_of(found, into, **chosen), nl=False)
+        click.echo(text_of(_found(**given), into, **chosen), nl=False)
         return
+    if (into or form_of_suffix(Path(output))) == "nexus" and given["detector"] is not None:
+        chosen |= _times(**given)
+    found = _found(**given)
     click.echo(f"{save(found, output, into, **chosen)}: {found.shape[0]} x {found.segment.name}")
+
+
+def _times(source: str, detector: str, run: int | None, folder: str | None, **rest: Any) -> dict[str, str]:
+    """Return what a NeXus file says of the run that a geometry belongs to."""
+    del rest
+    opened = open_source((source,), run, folder)
+    title = f"{detector} of {opened.experiment} run {opened.number}"
+    return {"title": title, "start_time": f"{opened.start}Z", "end_time": f"{opened.stop}Z"}
 
 
 @geometry.command()

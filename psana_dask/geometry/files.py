@@ -101,8 +101,8 @@ def save(geometry: Geometry, path: StrPath, form: str | None = None, **options: 
         place (``.poni``) and beside it the pixels (``.poni.h5``).
     **options
         CrystFEL: ``clen``, ``data``, ``mask``, ``bad``, ``panel_axis`` and the others of
-        `convert.crystfel.write_crystfel`; NeXus: ``wavelength`` (angstrom), ``start_time``;
-        pyFAI: ``wavelength``.
+        `convert.crystfel.write_crystfel`; NeXus: ``title``, ``start_time``, ``end_time``,
+        ``wavelength`` (angstrom); pyFAI: ``wavelength``.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def save(geometry: Geometry, path: StrPath, form: str | None = None, **options: 
         The ending of the name belongs to no format, or the format has no such option.
     """
     place = Path(path)
-    name = form or _form_of_suffix(place)
+    name = form or form_of_suffix(place)
     kind = _known(name)
     _check_options(name, options, kind.writing)
     kind.write(geometry, place, **options)
@@ -166,7 +166,8 @@ def _form_of_hdf5(path: Path) -> str:
         return "cheetah" if {"x", "y", "z"} <= set(file) else "nexus"
 
 
-def _form_of_suffix(path: Path) -> str:
+def form_of_suffix(path: Path) -> str:
+    """Return which of `FORMATS` the ending of a name means."""
     fitting = [name for name, form in FORMATS.items() if path.suffix.lower() in form.suffixes]
     if not fitting:
         endings = ", ".join(f"{name} ({' '.join(form.suffixes)})" for name, form in FORMATS.items())
@@ -304,7 +305,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             _read_nexus,
             _write_nexus,
             "NeXus NXmx",
-            writing=("wavelength", "start_time"),
+            writing=("title", "start_time", "end_time", "wavelength"),
         ),
         "dxtbx": Format((".expt", ".json"), _text_reader("dxtbx"), _text_writer("dxtbx"), "DIALS, dxtbx"),
         "pyfai": Format(

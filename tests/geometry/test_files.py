@@ -85,7 +85,7 @@ def test_options_of_formats(tmp_path):
     ) as f:
         assert f["entry/instrument/beam/incident_wavelength"][()] == 1.3
         assert f["entry/start_time"].asstr()[()] == "2024-06-14T06:12:03Z"
-    with pytest.raises(GeometryError, match="nexus has no option 'clen'; it has wavelength, start_time"):
+    with pytest.raises(GeometryError, match="nexus has no option 'clen'; it has title, start_time"):
         geometry.save(QUAD, tmp_path / "d.nxs", clen=1)
     with pytest.raises(GeometryError, match="psana has no option 'clen'; it has none"):
         geometry.save(QUAD, tmp_path / "d.data", clen=1)

@@ -72,8 +72,10 @@ def write_entry(
     file: Any,
     geometry: Geometry,
     *,
-    wavelength: float | None = None,
+    title: str | None = None,
     start_time: str | None = None,
+    end_time: str | None = None,
+    wavelength: float | None = None,
 ) -> None:
     """Write an NXmx entry that holds the detector into an empty file.
 
@@ -82,16 +84,21 @@ def write_entry(
     file : h5py.File or the like
     geometry : Geometry
         The detector.
+    title : str, optional
+        Of the entry; by default what the detector is.
+    start_time, end_time : str, optional
+        Of the measurement, ISO 8601.  NXmx wants them; a geometry has none.
     wavelength : float, optional
-        Of the incident beam, angstrom; NXmx wants it.
-    start_time : str, optional
-        ISO 8601; NXmx wants it.
+        Of the incident beam, angstrom.  NXmx wants it.
     """
     file.attrs["default"] = "entry"
     entry = _group(file, "entry", "NXentry")
     entry["definition"] = "NXmx"
-    if start_time is not None:
-        entry["start_time"] = start_time
+    entry["title"] = title or f"geometry of {geometry.shape[0]} x {geometry.segment.name}"
+    times = {"start_time": start_time, "end_time": end_time, "end_time_estimated": end_time}
+    for name, when in times.items():
+        if when is not None:
+            entry[name] = when
     sample = _group(entry, "sample", "NXsample")
     sample["name"] = "sample"
     sample["depends_on"] = "."  # in the interaction point, where the laboratory frame has its origin
