@@ -9,6 +9,7 @@ import click
 
 from psana_dask.cli.common import dir_option, open_source, run_option
 from psana_dask.errors import ExportError
+from psana_dask.export.original import SUFFIXES, export_original, streams_of
 
 
 @click.command()
@@ -16,7 +17,7 @@ from psana_dask.errors import ExportError
 @click.argument("names", nargs=-1)
 @run_option
 @dir_option
-@click.option("-o", "--output", required=True, type=click.Path(), help="out.zarr or out.h5")
+@click.option("-o", "--output", required=True, type=click.Path(), help="out.zarr, out.h5, small.xtc2, small.xtc")
 @click.option("--select", "condition", help='Events to keep: "gmd.milliJoulesPerPulse > 0.3 and step == 2".')
 @click.option("--events", type=int, help="Only the first so many events (after --select).")
 @click.option("--roi", multiple=True, metavar="DETECTOR:DIM=START:STOP", help="Region; may be repeated.")
@@ -41,6 +42,9 @@ def export(
 ) -> None:
     """Export NAMES (DETECTOR or DETECTOR.FIELD; everything by default) of a run to Zarr or HDF5.
 
+    With -o small.xtc2 (LCLS-II) or small.xtc (LCLS-1) whole events are copied into files of the run's own
+    format; NAMES then choose the streams that carry these detectors.
+
     An export that was interrupted goes on where it stopped when the same command is given again.
     """
     from psana_dask import export as exports
@@ -49,6 +53,9 @@ def export(
         click.echo(exports.finish(output))
         return
     chosen = _chosen(open_source((source,), run, folder), condition, events)
+    if Path(output).suffix in SUFFIXES:
+        _export_original(chosen, output, names, roi, overwrite)
+        return
     wanted = exports.Wanted(names or None, _regions(roi))
     codec = None if compression == "none" else compression
     if step == "begin":
@@ -58,6 +65,17 @@ def export(
         exports.write_piece(chosen, output, piece, wanted, compression=codec)
     else:
         _export(chosen, output, wanted, codec, overwrite)
+
+
+def _export_original(
+    run: Any, output: str, names: tuple[str, ...], roi: tuple[str, ...], overwrite: bool
+) -> None:
+    """Export whole datagrams; names choose the streams that carry these detectors."""
+    if roi:
+        raise ExportError(f"--roi and {output}: datagrams are copied whole; write .zarr or .h5")
+    streams = streams_of(run, names) if names else None
+    files = export_original(run, output, streams, overwrite=overwrite)
+    click.echo(f"{output}: {len(run):,} events in {len(files)} files")
 
 
 def _export(run: Any, output: str, wanted: Any, compression: str | None, overwrite: bool) -> None:

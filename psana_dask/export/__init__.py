@@ -24,6 +24,7 @@ import numpy as np
 from psana_dask.dataset import Names
 from psana_dask.errors import ExportError
 from psana_dask.export.content import Roi, Wanted, groups, time_order
+from psana_dask.export.original import export_original
 from psana_dask.export.plan import Piece, Plan, Workshop, plan_of, replace
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from psana_dask.run import Run
 
-__all__ = ["Wanted", "begin", "export", "finish", "write_piece"]
+__all__ = ["Wanted", "begin", "export", "export_original", "finish", "write_piece"]
 
 COMPRESSIONS = ("lz4", "zstd", None)
 

@@ -48,6 +48,16 @@ def test_steps_for_job_arrays(folder, tmp_path):
     assert out.exists()
 
 
+def test_events_as_they_are(folder, tmp_path):
+    done = call(folder, "hsd", "-o", tmp_path / "small.xtc2", "--events", 3)
+    assert done.exit_code == 0, done.output
+    small = psana_dask.open_run(tmp_path / "small.xtc2")
+    assert len(small) == 3
+    assert "hsd" in small.detectors
+    assert "epixquad" not in small.detectors
+    assert "roi" in call(folder, "-o", tmp_path / "b.xtc2", "--roi", "hsd:row=0:1").output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
