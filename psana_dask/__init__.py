@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from psana_dask.opening import open_run as open
     from psana_dask.options import set_options
     from psana_dask.reductions import reduce
+    from psana_dask.progress import progress_bar
     from psana_dask.run import Run
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _HOMES = {
     "Run": ("psana_dask.run", "Run"),
     "times": ("psana_dask.keys", "times"),
     "reduce": ("psana_dask.reductions", "reduce"),
+    "progress_bar": ("psana_dask.progress", "progress_bar"),
     "set_options": ("psana_dask.options", "set_options"),
     "algorithms": ("psana_dask.algorithms", None),
     "analysis": ("psana_dask.analysis", None),
@@ -45,7 +47,7 @@ _HOMES = {
 
 __all__ = [
     "Run", "algorithms", "analysis", "calib", "cluster", "errors", "export", "geometry", "list_runs", "open",
-    "open_run", "open_runs", "reduce",
+    "open_run", "open_runs", "progress_bar", "reduce",
     "set_options", "simulate", "times",
 ]  # fmt: skip
 

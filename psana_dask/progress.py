@@ -1,11 +1,16 @@
-"""Progress bars for Dask computations and for long scans."""
+"""Progress bars for Dask computations, wherever they run, and for long scans; in a terminal or a notebook."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any
+import html
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from dask.callbacks import Callback
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,9 +20,164 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+Report = Callable[[int, int], None]
+"""Called with the tasks that are done, and with all of them."""
 
-class ComputeProgress(Callback):
-    """Shows how many tasks of a Dask computation are done, while it is a context.
+
+class Bar(Protocol):
+    """Something that shows how many tasks are done."""
+
+    def start(self) -> None:
+        """Show it."""
+
+    def update(self, done: int, total: int) -> None:
+        """Show other numbers."""
+
+    def stop(self) -> None:
+        """Leave it as it is."""
+
+
+class TerminalBar:
+    """A bar on the terminal; in a log only its last state."""
+
+    def __init__(self, label: str) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task(label, total=None)
+
+    def start(self) -> None:
+        """Show the bar."""
+        self._progress.start()
+
+    def update(self, done: int, total: int) -> None:
+        """Show other numbers."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        self._progress.stop()
+
+
+class NotebookBar:
+    """A bar in the output of a notebook's cell; needs no widgets."""
+
+    SECONDS = 0.2  # between two updates
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._numbers = (0, 0)
+        self._began = self._shown = 0.0
+        self._handle: Any = None
+
+    def start(self) -> None:
+        """Show the bar."""
+        from IPython.display import HTML, display
+
+        self._began = time.monotonic()
+        self._handle = display(HTML(self._html()), display_id=True)
+
+    def update(self, done: int, total: int) -> None:
+        """Show other numbers, not too often."""
+        self._numbers = (done, total)
+        if time.monotonic() - self._shown > self.SECONDS:
+            self._show()
+
+    def stop(self) -> None:
+        """Show the last numbers."""
+        self._show()
+
+    def _show(self) -> None:
+        from IPython.display import HTML
+
+        self._shown = time.monotonic()
+        if self._handle is not None:
+            self._handle.update(HTML(self._html()))
+
+    def _html(self) -> str:
+        done, total = self._numbers
+        words = f"{done}/{total} tasks, {time.monotonic() - self._began:.1f} s" if total else "..."
+        bar = f'<progress value="{done}" max="{max(total, 1)}" style="width: 20em"></progress>'
+        return f"{html.escape(self._label)} {bar} {words}"
+
+
+def bar_for_here(label: str) -> Bar:
+    """Return a bar for a notebook if this is one, else for a terminal."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return NotebookBar(label) if getattr(shell, "kernel", None) is not None else TerminalBar(label)
+
+
+class LocalTasks(Callback):
+    """Counts the tasks of Dask's own schedulers (threads, processes, one thread)."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(start_state=self._begin, posttask=self._step)
+        self._report = report
+        self._done = self._total = 0
+
+    def start(self) -> None:
+        """Count from now on."""
+        self.register()
+
+    def stop(self) -> None:
+        """Count no more."""
+        self.unregister()
+
+    def _begin(self, dsk: Any, state: Any) -> None:
+        del dsk
+        self._total += sum(len(state[k]) for k in ("ready", "waiting"))
+        self._report(self._done, self._total)
+
+    def _step(self, *task: Any) -> None:
+        del task
+        self._done += 1
+        self._report(self._done, self._total)
+
+
+class ClientTasks:
+    """Counts the tasks that a distributed client has its scheduler do."""
+
+    def __init__(self, client: Any, report: Report) -> None:
+        self._client, self._report = client, report
+        self._topic = f"psana_dask-progress-{uuid.uuid4().hex}"
+
+    def start(self) -> None:
+        """Have the scheduler count from now on."""
+        from psana_dask.counting import TaskCounter
+
+        self._client.subscribe_topic(self._topic, self._hear)
+        self._client.register_plugin(TaskCounter(self._topic, self._client.id))
+
+    def stop(self) -> None:
+        """Have the scheduler count no more."""
+        for number in self._client.sync(self._final):
+            self._report(*number)
+        self._client.unsubscribe_topic(self._topic)
+
+    async def _final(self) -> list[tuple[int, int]]:
+        """Return the last numbers, and take the counter from the scheduler."""
+        events = await self._client.scheduler.events(topic=self._topic)
+        await self._client.scheduler.unregister_scheduler_plugin(name=self._topic)
+        return [(e["done"], e["total"]) for _, e in events[-1:]]
+
+    def _hear(self, event: tuple[float, dict[str, int]]) -> None:
+        self._report(event[1]["done"], event[1]["total"])
+
+
+def active_client() -> Any | None:
+    """Return the distributed client that Dask computes on now, or None."""
+    if "distributed" not in sys.modules:
+        return None
+    from dask.base import get_scheduler
+
+    get = get_scheduler()
+    owner = getattr(get, "__self__", None)
+    return owner if hasattr(owner, "register_plugin") else None
+
+
+class ComputeProgress:
+    """Shows how many tasks of Dask computations are done, while it is a context.
+
+    Works for threads, processes and any distributed client, in a terminal and in a notebook.
 
     Parameters
     ----------
@@ -25,29 +185,38 @@ class ComputeProgress(Callback):
         What the bar says.
     """
 
-    def __init__(self, label: str) -> None:
-        super().__init__(start_state=self._begin, posttask=self._step)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns)
-        self._task = self._progress.add_task(label, total=None)
-
-    def _begin(self, dsk: Any, state: Any) -> None:
-        del dsk
-        total = sum(len(state[k]) for k in ("ready", "waiting"))
-        self._progress.update(self._task, total=total)
-
-    def _step(self, *task: Any) -> None:
-        del task
-        self._progress.advance(self._task)
+    def __init__(self, label: str = "computing") -> None:
+        self._bar = bar_for_here(label)
+        client = active_client()
+        report = self._bar.update
+        self._tasks = LocalTasks(report) if client is None else ClientTasks(client, report)
 
     def __enter__(self) -> ComputeProgress:
-        self._progress.start()
-        super().__enter__()
+        self._bar.start()
+        self._tasks.start()
         return self
 
-    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
-        super().__exit__(*error)
-        self._progress.stop()
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._tasks.stop()
+        finally:
+            self._bar.stop()
+
+
+def progress_bar(label: str = "computing") -> ComputeProgress:
+    """Return a context that shows how far the Dask computations inside it are.
+
+    Parameters
+    ----------
+    label : str
+        What the bar says.
+
+    Examples
+    --------
+    >>> with psana_dask.progress_bar("mean image"):
+    ...     run.cspad.image.mean("time").compute()
+    """
+    return ComputeProgress(label)
 
 
 class ScanProgress:
