@@ -17,7 +17,7 @@ from psana_dask.export.original import SUFFIXES, export_original, streams_of
 @click.argument("names", nargs=-1)
 @run_option
 @dir_option
-@click.option("-o", "--output", required=True, type=click.Path(), help="out.zarr, out.h5, small.xtc2, small.xtc")
+@click.option("-o", "--output", required=True, type=click.Path(), help="out.zarr, out.h5, small.xtc2 or .xtc")
 @click.option("--select", "condition", help='Events to keep: "gmd.milliJoulesPerPulse > 0.3 and step == 2".')
 @click.option("--events", type=int, help="Only the first so many events (after --select).")
 @click.option("--roi", multiple=True, metavar="DETECTOR:DIM=START:STOP", help="Region; may be repeated.")

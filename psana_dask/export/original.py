@@ -3,6 +3,7 @@
 Configuration, transitions and slow updates come along, so the result is a run that this
 package and the facility's own tools read. Where the run has several files, so has the result:
 in a folder, under the names that they had, which are those that the parts announce.
+LCLS-1 carries EPICS updates in events: those of events that are left out are left out, too.
 """
 
 from __future__ import annotations
