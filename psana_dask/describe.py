@@ -78,8 +78,8 @@ def summary_lines(run: Run) -> list[str]:
     lines.append(f"{run.format}, {len(streams)} streams, {len(run.files)} files")
     steps = steps_of(run._recording)
     if len(steps):
-        scanned = [name for name in steps.values if name != "step_docstring"]
-        lines.append(f"{len(steps)} steps" + (f" of {', '.join(scanned)}" if scanned else ""))
+        scanned = ", ".join(steps.scanned)
+        lines.append(f"{len(steps)} steps" + (f" of {scanned}" if scanned else ""))
     if len(run.epics):
         lines.append(f"{len(run.epics)} EPICS variables, {len(run.epics.moved)} moved")
     return lines

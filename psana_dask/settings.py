@@ -126,6 +126,8 @@ class Config:
 def _short(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.size > 8:
         return f"array {value.shape} {value.dtype}"
+    if isinstance(value, list) and value and isinstance(value[0], Config):
+        return f"{len(value)} of <Config: {len(value[0])} settings>"
     return repr(value)
 
 

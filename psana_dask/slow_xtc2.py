@@ -105,7 +105,7 @@ def steps(recording: Recording) -> Steps:
                         values.setdefault(f.name, {}).setdefault(step, found[f.name])
         for row in recording.transitions(stream, Service.END_STEP).tolist():
             stops.setdefault(int(index["step"][row]), int(index["time"][row]))
-    return steps_from(starts, stops, values)
+    return steps_from(starts, stops, values, tuple(name for name in values if name != "step_docstring"))
 
 
 # ---- settings -----------------------------------------------------------------------------------

@@ -84,18 +84,24 @@ class Steps:
     values : mapping of str to (step,) array
         Scan variables; ``step_value`` and ``step_docstring`` among them (LCLS-II), or what the run
         control monitored and its labels (LCLS-1).
+    scanned : tuple of str
+        Names of the values that were set, not only said.
     """
 
     start: Times
     stop: Times
     values: Mapping[str, Array]
+    scanned: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.start)
 
 
 def steps_from(
-    starts: Mapping[int, int], stops: Mapping[int, int], values: Mapping[str, Mapping[int, Any]]
+    starts: Mapping[int, int],
+    stops: Mapping[int, int],
+    values: Mapping[str, Mapping[int, Any]],
+    scanned: tuple[str, ...],
 ) -> Steps:
     """Return the steps from their times (ns) and values by step number."""
     numbers = range(max(starts, default=-1) + 1)
@@ -103,6 +109,7 @@ def steps_from(
         _times([starts.get(k) for k in numbers]),
         _times([stops.get(k) for k in numbers]),
         {name: _step_values([found.get(k) for k in numbers]) for name, found in values.items()},
+        scanned,
     )
 
 

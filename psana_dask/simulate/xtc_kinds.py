@@ -306,7 +306,7 @@ XTC_KINDS = {
                             _frame(replace(_NUMBER, dtype="u8")), (1, 512, 1024), (107, 4),
                             _jungfrau_settings, _into("frame")),
     "camera":       XtcKind("XppEndstation.0:Opal1000.0", (2, 1), _frame(), (1024, 1024), (6, 1),
-                            arranged=_camera, compressible=16),
+                            lambda shape: {"output_resolution": 2}, _camera, compressible=16),
     "pnccd":        XtcKind("Camp.0:pnCCD.0", (11, 1), _frame(_LINKS), (4, 512, 512), (12, 2),
                             _pnccd_settings, _pnccd, 16, lambda s: s["num_links"]),
     "princeton":    XtcKind("MecTargetChamber.0:Princeton.0", (17, 2), _frame(_SHOT), (1300, 1340), (18, 5),
