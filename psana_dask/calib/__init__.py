@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psana_dask.calib.commonmode import CommonMode
     from psana_dask.calib.constants import Constants, RunRange
     from psana_dask.calib.darks import DarkAccumulator, DarkResult
+    from psana_dask.calib.deploying import deploy
     from psana_dask.calib.detectors import Detector, detector
     from psana_dask.calib.directory import CalibDirectory
     from psana_dask.calib.localstore import LocalStore
@@ -27,22 +28,24 @@ _HOME = {
     "Constants": "constants", "RunRange": "constants", "DarkAccumulator": "darks",
     "DarkResult": "darks", "Detector": "detectors", "detector": "detectors",
     "CalibDirectory": "directory", "LocalStore": "localstore", "Chain": "store", "Lookup": "store",
-    "WebStore": "webdb",
+    "WebStore": "webdb", "deploy": "deploying",
 }
+_ABOVE = {"dark": "psana_dask.dark_runs"}  # reads a run, so it lives above this package
 
 __all__ = [
     "CalibDirectory", "Chain", "Choices", "CommonMode", "Constants", "DarkAccumulator", "DarkResult",
-    "Detector", "LocalStore", "Lookup", "RunRange", "Tables", "WebStore", "detector", "prepare",
+    "Detector", "LocalStore", "Lookup", "RunRange", "Tables", "WebStore", "dark", "deploy", "detector",
+    "prepare",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _HOME and name not in _ABOVE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_ABOVE.get(name) or f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, *_ABOVE})

@@ -13,15 +13,15 @@ lists them, `tests/conformance/test_calib.py` shows each.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from psana_dask.calib.constants import Constants, checked
-from psana_dask.calib.detectors import GENERIC, Detector
+from psana_dask.calib.detectors import EPIX10KA_RANGES, GENERIC, Detector
 from psana_dask.errors import ConstantsError
 from psana_dask.jit import njit
 
@@ -63,6 +63,7 @@ class DarkSettings:
         defaults: dict[str, Any] = {
             "data_bits": bits, "highest": highest, "rms_highest": float(highest),
             "jungfrau": detector.decoding.kind == "jungfrau",
+            "medians": detector.decoding.ranges == EPIX10KA_RANGES,
         }
         return cls(**{**defaults, **changes})
 
@@ -287,6 +288,9 @@ class DarkAccumulator:
             self.frames += len(frames)
 
     def _checked(self, frames: NDArray[Any]) -> NDArray[np.uint16]:
+        if frames.dtype == np.uint16 and self._shape in {(), frames.shape[1:]}:
+            self._shape = frames.shape[1:]
+            return frames
         if frames.dtype.kind not in "ui" or (frames.size and (frames.min() < 0 or frames.max() > 0xFFFF)):
             raise ConstantsError(f"dark frames are raw words of 0 to 65535, not {frames.dtype}")
         if self._shape and frames.shape[1:] != self._shape:
@@ -322,11 +326,33 @@ class DarkAccumulator:
         """
         if self.frames < 2:
             raise ConstantsError(f"a dark needs two frames or more, there are {self.frames}")
+        return finish(*self.state(), self.frames, self.settings)
+
+    def state(self) -> tuple[Sums, Gates]:
+        """Return the sums of all frames so far, and the gates."""
         gate, sums = self._gates, self._sums
         if gate is None or sums is None:  # a short run: the frames there are set the gates
             assert self._kept is not None  # noqa: S101 - frames were pushed
             gate, sums = self._start(self._kept[: self.frames])
-        return finish(sums, gate, self.frames, self.settings)
+        return sums, gate
+
+
+def joined(states: Sequence[tuple[Sums, Gates]], shape: tuple[int, ...]) -> tuple[Sums, Gates]:
+    """Return the sums and gates of a detector from those of groups of its panels.
+
+    Parameters
+    ----------
+    states : sequence of (Sums, Gates)
+        In the order of the panels.
+    shape : tuple of int
+        Of a frame of the whole detector.
+    """
+    sums = Sums(*(np.concatenate([getattr(s, f.name) for s, _ in states]) for f in fields(Sums)))
+    gate: dict[str, Any] = {}
+    for f in fields(Gates):
+        parts = [getattr(g, f.name) for _, g in states]
+        gate[f.name] = None if parts[0] is None else np.concatenate([p.ravel() for p in parts]).reshape(shape)
+    return sums, Gates(**gate)
 
 
 def guarded(mean: NDArray[np.float64], gate: Gates, deviation: float | None = None) -> NDArray[np.float64]:
@@ -399,14 +425,14 @@ def stack_ranges(
         A range was not measured and `previous` does not have it.
     """
     stages = {k: r.constants() for k, r in results.items()}
-    joined = {}
+    stacked = {}
     for kind in next(iter(stages.values())):
         planes = [
             np.asarray(stages[k][kind].value) if k in stages else _previous(previous, kind, k, row)
             for k in range(len(row.decoding.ranges))
         ]
-        joined[kind] = Constants(kind, checked(kind, np.stack(planes)), **provenance)
-    return joined
+        stacked[kind] = Constants(kind, checked(kind, np.stack(planes)), **provenance)
+    return stacked
 
 
 def _previous(

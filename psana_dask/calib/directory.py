@@ -70,12 +70,28 @@ def _content(path: Path) -> str:
         raise ConstantsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _finite(kind: str, value: NDArray[Any] | str, path: Path) -> None:
+def check_fit(source: str, kind: str, value: NDArray[Any] | str, where: str, *, finite: bool = True) -> None:
+    """Check that a value can be a constant of a detector.
+
+    Raises
+    ------
+    ConstantsError
+        Another number of values than the detector has pixels (and gain ranges); NaN or infinite.
+    """
+    if finite:
+        _finite(kind, value, where)
+    size = _expected_size(source)
+    per_pixel = not isinstance(value, str) and kind != "common_mode" and kind in KINDS
+    if per_pixel and size is not None and np.size(value) not in {size, *_partial_sizes(source)}:
+        raise ConstantsError(f"{where}: {np.size(value)} values of {kind}, {source} needs {size}")
+
+
+def _finite(kind: str, value: NDArray[Any] | str, where: str) -> None:
     if not isinstance(value, str) and value.dtype.kind == "f" and not np.isfinite(value).all():
         bad = ~np.isfinite(value)
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ConstantsError(
-            f"{path}: {int(bad.sum())} values of {kind} are NaN or infinite, first at {first}"
+            f"{where}: {int(bad.sum())} values of {kind} are NaN or infinite, first at {first}"
         )
 
 
@@ -173,12 +189,7 @@ class CalibDirectory:
         """Return the constant of one file, checked against its kind and the detector's size."""
         text = KINDS[kind].dtype == "str" if kind in KINDS else False
         value: Any = _content(path) if text else checked(kind, read_text(path), where=str(path))
-        if self.finite:
-            _finite(kind, value, path)
-        size = _expected_size(source)
-        per_pixel = not text and kind != "common_mode" and kind in KINDS
-        if per_pixel and size is not None and value.size not in {size, *_partial_sizes(source)}:
-            raise ConstantsError(f"{path}: {value.size} values of {kind}, {source} needs {size}")
+        check_fit(source, kind, value, str(path), finite=self.finite)
         named = parse_name(path.name)
         runs = named if isinstance(named, RunRange) else RunRange(0)
         changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)

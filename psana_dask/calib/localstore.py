@@ -19,8 +19,8 @@ from pathlib import Path
 
 from psana_dask.calib.constants import Constants, RunRange, checked
 from psana_dask.calib.detectors import detector as detector_row
-from psana_dask.calib.directory import CalibDirectory, source_folder
-from psana_dask.calib.store import Difference, Lookup, difference
+from psana_dask.calib.directory import CalibDirectory, check_fit, source_folder
+from psana_dask.calib.store import ConstantsStore, Difference, Lookup, difference
 from psana_dask.calib.textfile import write_text
 from psana_dask.errors import ConstantsError, ConstantsNotFound
 
@@ -122,7 +122,14 @@ class LocalStore:
         return (existing or Path(self.path) / detector_row(source).group / source) / kind
 
     def deploy(
-        self, constants: Constants, detector: str, runs: RunRange, *, comment: str = "", dry_run: bool = False
+        self,
+        constants: Constants,
+        detector: str,
+        runs: RunRange,
+        *,
+        comment: str = "",
+        dry_run: bool = False,
+        against: ConstantsStore | None = None,
     ) -> Deployment:
         """Put a constant in force for a range of runs.
 
@@ -138,10 +145,13 @@ class LocalStore:
             For HISTORY.
         dry_run : bool
             Say what would happen, write nothing.
+        against : ConstantsStore, optional
+            Where the constant in force comes from, for the difference; by default this store.
         """
         value = checked(constants.kind, constants.value)
+        check_fit(source_folder(detector), constants.kind, value, "the new constant")
         path = self.folder(detector, constants.kind) / f"{runs}.data"
-        before = self.find(detector, constants.kind, runs.begin).constants
+        before = (against or self).find(detector, constants.kind, runs.begin).constants
         change = difference(constants.with_value(value), before)
         stamp = _now()
         backup = path.with_name(f"{path.name}-{stamp}") if path.exists() else None
