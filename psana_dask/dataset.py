@@ -84,8 +84,9 @@ class View:
 
     def target(self, channel: Channel) -> Target:
         """Return what a lazy array of `channel` reads from."""
+        held = self.recording if self.recording.live else None
         return Target(
-            self.recording.files, self.recording.token, channel.id, self.choice, self.keep_damaged
+            self.recording.files, self.recording.token, channel.id, self.choice, self.keep_damaged, held
         )
 
     def exists(self, channel: Channel) -> bool:
@@ -270,7 +271,7 @@ def field_attrs(view: View, entry: Entry, channel: Channel) -> dict[str, Any]:
         "run": -1 if recording.number is None else recording.number,
         "format": recording.format,
     }
-    if entry.source != entry.alias or recording.splits_events:
+    if entry.source:
         attrs["source"] = entry.source
     if channel.spec.unit:
         attrs["units"] = channel.spec.unit
@@ -356,7 +357,9 @@ def _panel_coords(view: View, entry: Entry, variables: Mapping[str, xr.Variable]
     return {"panel": ("panel", view.panels(entry))}
 
 
-def run_dataset(view: View, names: Names, join: str | None, chunks: Any) -> xr.Dataset:
+def run_dataset(
+    view: View, names: Names, join: str | None, chunks: Any, *, absent_too: bool = False
+) -> xr.Dataset:
     """Return several detectors as one flat Dataset; variables are ``<detector>_<field>``.
 
     Parameters
@@ -366,6 +369,8 @@ def run_dataset(view: View, names: Names, join: str | None, chunks: Any) -> xr.D
     join : {"inner", "outer"}, optional
         Events that all of the detectors have, or all events. Inner where names are given.
     chunks : "auto", mapping or None
+    absent_too : bool
+        Keep detectors that none of these events has, if any event of the run has them.
     """
     import xarray as xr
 
@@ -373,7 +378,8 @@ def run_dataset(view: View, names: Names, join: str | None, chunks: Any) -> xr.D
     if join not in ("inner", "outer"):
         raise ValueError(f'join={join!r}: use "inner" (events that all detectors have) or "outer"')
     chosen = chosen_fields(view, names)
-    absent = [d for d, fields in chosen.items() if not _appears(view, d, fields)]
+    there = _exists if absent_too else _appears
+    absent = [d for d, fields in chosen.items() if not there(view, d, fields)]
     if absent:
         warnings.warn(f"left out, as no event has them: {', '.join(absent)}", DroppedWarning, stacklevel=3)
     chosen = {d: fields for d, fields in chosen.items() if d not in absent}
@@ -406,6 +412,10 @@ def _check_chunks(chunks: Any, parts: Mapping[str, xr.Dataset]) -> None:
     unknown = sorted(set(chunks) - known) if isinstance(chunks, Mapping) else []
     if unknown:
         raise ValueError(f"chunks along {unknown[0]!r}: no such dimension{suggestion(unknown[0], known)}")
+
+
+def _exists(view: View, detector: str, fields: Iterable[str]) -> bool:
+    return any(view.exists(view.entries[detector].channels[f]) for f in fields)
 
 
 def _appears(view: View, detector: str, fields: Iterable[str]) -> bool:

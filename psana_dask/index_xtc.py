@@ -60,6 +60,8 @@ class StreamScan:
 
     def scan(self, source: Source, part: int, start: int) -> int:
         """Scan a part from byte `start`; return the first byte that belongs to no whole datagram."""
+        if self._live:  # files beside the data are behind, or ahead of it
+            return self._rows.scan(source, part, start, np.zeros(0, np.int64))
         listing = self._listings[part] = read_listing(source.name)
         return self._rows.scan(source, part, start, np.unique(listing.offset))
 

@@ -67,14 +67,14 @@ class StreamScan:
             Nothing was found.
         """
         scanner = self._scanner
-        scanner.problems += self._listing.problems
+        problems = [*scanner.problems, *self._listing.problems]
         if not scanner.has_rows():
-            first = scanner.problems[0] if scanner.problems else Problem(parts[0], 0, -1, "no datagram")
+            first = problems[0] if problems else Problem(parts[0], 0, -1, "no datagram")
             raise TruncatedError(first.what, first.file, first.offset)
         index = StreamIndex(self._stream, parts, tuple(scanner.configs), scanner.columns())
         absent = () if self._live else _absent_parts(index)
-        scanner.problems += (*absent, *self._listing.missing_from(index))
-        return StreamIndex(self._stream, parts, index.configs, index.columns, tuple(scanner.problems))
+        problems += [*absent, *self._listing.missing_from(index)]
+        return StreamIndex(self._stream, parts, index.configs, index.columns, tuple(problems))
 
 
 def _plain(columns: Mapping[str, Array]) -> dict[str, Array]:

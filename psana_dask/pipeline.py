@@ -13,6 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import cached_property
 from typing import Any
 
@@ -119,6 +120,8 @@ class Target:
         Detector, algorithm, field, as in the file.
     choice : Choice
     keep_damaged : bool
+    held : Recording, optional
+        The recording itself where it cannot be opened again: that of a live run.
     """
 
     files: RunFiles
@@ -126,6 +129,7 @@ class Target:
     channel: tuple[str, str, str]
     choice: Choice
     keep_damaged: bool = False
+    held: Recording | None = dataclass_field(default=None, compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -135,7 +139,7 @@ class Target:
 
     def reader(self) -> Reader:
         """Return the reader, made once per process."""
-        recording = open_recording(self.files, self.token)
+        recording = self.held or open_recording(self.files, self.token)
         reader = channel_reader(recording, self.channel, self.keep_damaged)
         if reader is None:
             raise ReadError(f"no event has {'.'.join(self.channel)}")

@@ -12,11 +12,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -51,6 +52,10 @@ class Recording:
         Changes whenever the files do.
     inodes : tuple of int
         Of the files: others mean that files were replaced.
+    live : bool
+        The files still grow: this is what was complete at one moment, and it travels by value.
+    kept : optional
+        What must live as long as this recording, such as memory that its files stand for.
     """
 
     files: RunFiles
@@ -62,8 +67,13 @@ class Recording:
     problems: tuple[Problem, ...] = field(repr=False)
     token: str
     inodes: tuple[int, ...] = ()
+    live: bool = False
+    kept: Any = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.live:
+            values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kept"}
+            return _revived, (values,)
         # by reference: the index is on disk, or is made again where it cannot be seen
         return open_recording, (self.files, self.token)
 
@@ -157,8 +167,20 @@ FORMATS: Mapping[str, Format] = {
 _opened: OrderedDict[tuple[RunFiles, str], Recording] = OrderedDict()
 _lock = threading.RLock()
 _MOST_OPEN = 16
+_live: WeakValueDictionary[tuple[RunFiles, str], Recording] = WeakValueDictionary()
 INDEX_THREADS = 8
 """Streams indexed at once: a scan of large events waits for the disk most of the time."""
+
+
+def adopt(recording: Recording) -> Recording:
+    """Make a live recording known in this process, as long as anybody holds it."""
+    _live[recording.files, recording.token] = recording
+    return recording
+
+
+def _revived(values: Mapping[str, Any]) -> Recording:
+    known = _live.get((values["files"], values["token"]))
+    return known or adopt(Recording(**values))
 
 
 def open_recording(
@@ -179,6 +201,8 @@ def open_recording(
     RunNotFound, AmbiguousRun, UnknownFormat
         See `psana_dask.open`.
     """
+    if token is not None and (files, token) in _live:
+        return _live[files, token]
     with _lock:
         wanted = (files, token or _token(files))
         if wanted in _opened and not live:

@@ -130,11 +130,16 @@ def _descriptor_limit() -> int:
 
 
 def _open(path: str) -> int:
+    if path.endswith(GROWING) and not os.path.exists(path):
+        path = path.removesuffix(GROWING)  # the writer closed it since
     try:
         return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise ReadError(f"cannot open {path}: {error.strerror}") from error
 
+
+GROWING = ".inprogress"
+"""What the name of a file ends with while it is written."""
 
 POOL = FilePool()
 _SEEK_LOCK = threading.Lock()

@@ -171,7 +171,7 @@ class Scanner:
             self.problem(source, 0, "not XTC2: no chain of datagram headers at its start")
             return start
         for column in self._columns.values():
-            column.reserve(min(source.size() // SMALL_DGRAM, MOST_RESERVED))
+            column.reserve(min((source.size() - start) // SMALL_DGRAM, MOST_RESERVED))
         old = header == DGRAM_OLD
         if not self._live and isinstance(source, FileSource):
             start = self._side_by_side(source, part, old, start)
