@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from psana_dask.calib.constants import Constants
     from psana_dask.calibration import Policy
     from psana_dask.geometry.model import Geometry
+    from psana_dask.geometry.refine import RingFit
     from psana_dask.imaging import Imaging
     from psana_dask.stores import Calib
 
@@ -382,6 +383,48 @@ class Detector:
         >>> det.calibrated(mask=mask)  # doctest: +SKIP
         """
         return self._imaging.panels_of(image, geometry, fill, **choices)
+
+    def fit_rings(
+        self,
+        intensity: Any,
+        angles: Sequence[float],
+        *,
+        geometry: Geometry | None = None,
+        mask: Any = None,
+        **choices: Any,
+    ) -> RingFit:
+        """Find centre and distance of the detector from the rings of a powder.
+
+        Parameters
+        ----------
+        intensity : DataArray or array
+            ([panel,] row, col), for instance ``det.calib.mean("time")``.
+        angles : sequence of float
+            Scattering angles of the rings, rad: see `psana_dask.geometry.refine.two_theta`.
+        geometry : Geometry, optional
+            Where it is thought to be, instead of the run's.
+        mask : array, optional
+            1 good, 0 bad; by default ``det.mask``.
+        **choices
+            ``search=`` (um), ``sectors=``, ``distance=``: see `psana_dask.geometry.refine.fit_rings`.
+
+        Returns
+        -------
+        RingFit
+            The geometry where the rings say it is, and how sure that is; `psana_dask.calib.deploy`
+            takes it.
+
+        Raises
+        ------
+        GeometryError
+            The rings were not found.
+
+        Examples
+        --------
+        >>> fit = det.fit_rings(det.calib.mean("time"), two_theta(spacings("LaB6"), 1.3))  # doctest: +SKIP
+        >>> psana_dask.calib.deploy(fit, "my/calib", det.alias, runs=12)  # doctest: +SKIP
+        """
+        return self._imaging.fit_rings(intensity, angles, geometry, mask, **choices)
 
     def _image(
         self,

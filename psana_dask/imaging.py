@@ -5,7 +5,7 @@ Constants are looked up on first use; what was used is in the attributes of ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,9 @@ from psana_dask.pipeline import FrameArray, LazyArray
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from psana_dask.geometry.refine import RingFit
+
 
 @dataclass(frozen=True)
 class Imaging:
@@ -168,6 +171,22 @@ class Imaging:
             return labelled(image, IMAGE).rename(y="row", x="col").drop_vars(("row", "col"), errors="ignore")
         found = disassemble(image, geometry or self.geometry, fill=fill, **choices).sel(panel=self._slots)
         return found if "panel" in self.raw.dims else found.squeeze("panel", drop=True)
+
+    def fit_rings(
+        self, intensity: Any, angles: Sequence[float], geometry: Geometry | None = None, mask: Any = None,
+        **choices: Any,
+    ) -> RingFit:
+        """Find where the detector is from powder rings; see `Detector.fit_rings`."""
+        from psana_dask.geometry.refine import fit_rings
+        from psana_dask.images import labelled
+
+        used = geometry or self.geometry
+        rings = np.full(used.shape, np.nan)
+        rings[self._slots] = np.asarray(labelled(intensity, self.raw.dims[1:])).reshape(-1, *self._panel)
+        good = np.zeros(used.shape, np.bool_)
+        given = self.calibration.mask() if mask is None else np.asarray(mask)
+        good[self._slots] = given.reshape(-1, *self._panel) != 0
+        return fit_rings(rings, used, angles, mask=good, **choices)
 
     # ---- labels -------------------------------------------------------------------------------
     def labelled(

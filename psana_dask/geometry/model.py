@@ -89,8 +89,9 @@ class Geometry:
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that decides where the pixels are (not of the comments)."""
-        content = repr((self.parts, self.convention, self.segment_shape))
+        """Hash of everything that decides where the pixels are, not of comments and line numbers."""
+        parts = tuple(replace(part, line=None) for part in self.parts)
+        content = repr((parts, self.convention, self.segment.shape))
         return hashlib.sha256(content.encode()).hexdigest()
 
 

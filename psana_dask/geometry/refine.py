@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import product
 from math import asin, pi, sqrt
 from types import MappingProxyType
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from psana_dask.errors import GeometryError
 from psana_dask.geometry.model import Geometry, Triple
 from psana_dask.geometry.segments import Array
+from psana_dask.geometry.text import write_text
 from psana_dask.geometry.tree import Coordinates, coordinates
 
 WINDOWS = (0.45, 0.3, 0.2, 0.15)
@@ -57,6 +59,26 @@ class RingFit:
     points: tuple[int, ...]
     # control points used on each ring
     rounds: int
+    before: str = ""
+    # hash of the geometry that was refined
+
+    def __str__(self) -> str:
+        x, y, z = (f"{s:+.2f} +- {u:.2f}" for s, u in zip(self.shift, self.uncertainty, strict=True))
+        return (
+            f"moved by x {x}, y {y}, z {z} um (laboratory frame); residual {self.residual:.2f} um, "
+            f"{sum(self.points)} points on {len(self.points)} rings, {self.rounds} rounds"
+        )
+
+    def constants(self) -> dict[str, str]:
+        """Return the geometry constant to deploy: the text, with how it was found as comments."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        notes = (
+            f"# REFINED from powder rings by psana_dask, {now}",
+            f"# {self}",
+            f"# geometry before: {self.before[:16]}, now: {self.geometry.key[:16]}",
+        )
+        comments = (*((0, note) for note in notes), *self.geometry.comments)
+        return {"geometry": write_text(replace(self.geometry, comments=comments))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +184,8 @@ def _iterate(
             x, y, z = (float(v) for v in shift)
             placed = shifted(geometry, (x, y, z))
             deviations = (float(spread[0]), float(spread[1]), float(spread[2]))
-            return RingFit(placed, (x, y, z), deviations, residual, tuple(counts.tolist()), number + 1)
+            used_points = tuple(counts.tolist())
+            return RingFit(placed, (x, y, z), deviations, residual, used_points, number + 1, geometry.key)
     raise GeometryError(
         f"the rings were not found: after {ROUNDS} rounds the shift still changes by "
         f"{np.abs(change).max():.1f} um; check the wavelength, the distance and search="
