@@ -20,6 +20,7 @@ package can still catch it::
      ├── GeometryError (ValueError)          a geometry is malformed
      ├── ClusterError (RuntimeError)         workers cannot be had as asked
      ├── ExportError (OSError)              an export cannot be written or finished
+     ├── FunctionError (RuntimeError)        a function of the user failed, or does what it may not
      └── MissingLibrary (ImportError)        an optional library is not installed
 
     PsanaWarning (UserWarning)
@@ -125,6 +126,10 @@ class ExportError(PsanaError, OSError):
 
 class ClusterError(PsanaError, RuntimeError):
     """Workers cannot be had as asked: no batch system, a refused job, a wrong preset."""
+
+
+class FunctionError(PsanaError, RuntimeError):
+    """A function of the user failed, or does what it may not; the message names event and file."""
 
 
 class MissingLibrary(PsanaError, ImportError):

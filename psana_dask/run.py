@@ -5,8 +5,9 @@ A `Run` is a view: selecting gives another Run over fewer events of the same rec
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
     import pandas as pd
     import xarray as xr
+
+    from psana_dask.reductions.loops import Event
 
 
 
@@ -106,7 +109,39 @@ class Run:
     def __len__(self) -> int:
         return len(self._view.choice)
 
-    __iter__ = None  # items are detectors, the length counts events: neither is what a loop would mean
+    def __iter__(self) -> Iterator[Event]:
+        """Yield the events, one after the other; `loop` reads what you name ahead."""
+        return self.loop(prefetch=0)
+
+    def loop(
+        self, names: Names = None, prefetch: int = 8, *, calibration: Mapping[str, Any] | None = None
+    ) -> Iterator[Event]:
+        """Loop over the events.
+
+        Parameters
+        ----------
+        names : names, optional
+            What is read ahead: ``"cspad.calib"``, ``["cspad.raw", "gmd"]``. Anything else is read
+            when it is asked for.
+        prefetch : int
+            How many events are read ahead, by a thread.
+        calibration : mapping, optional
+            As in `reduce`.
+
+        Yields
+        ------
+        Event
+            ``event["cspad.raw"]`` or ``event.cspad.raw`` is a numpy array, None where the event does
+            not have it; ``event.time``, ``.timestamp``, ``.step``, ``.present("cspad")``.
+
+        Examples
+        --------
+        >>> for event in run.loop("cspad.image"):
+        ...     image = event["cspad.image"]
+        """
+        from psana_dask.reductions.loops import events_of
+
+        return events_of(self._view, names, prefetch, calibration)
 
     # ---- what is in it ------------------------------------------------------------------------
     @property
@@ -363,15 +398,17 @@ class Run:
         mask: Any = None,
         weights: Any = None,
         calibration: Mapping[str, Any] | None = None,
+        merge: Callable[[Any, Any], Any] | None = None,
         progress: bool | None = None,
-    ) -> xr.DataArray | xr.Dataset:
+    ) -> Any:
         """Reduce over the events, in parallel and in one pass; the bits never depend on how.
 
         Parameters
         ----------
         what : str, Histogram, Projection, a list of these, or names
             ``"mean"``, ``"std"``, ``"var"``, ``"sum"``, ``"min"``, ``"max"``, ``"count"``. Names of
-            arrays alone give the cube: count, sum, mean and variance of each.
+            arrays alone give the cube: count, sum, mean and variance of each. Or a function that
+            makes partial results, without time, of a Dataset of at most 16 events.
         names : names, optional
             ``"cspad.image"``, ``"cspad.calib"``, ``"cspad.raw"``, ``"gmd"``, a list of these.
         by : optional
@@ -384,6 +421,9 @@ class Run:
             One number per event.
         calibration : mapping, optional
             Choices for ``calib`` and ``image``: ``{"common_mode": None}``, see `Detector.calibrated`.
+        merge : callable, optional
+            Of a function: ``merge(earlier, later)`` puts two partial results together; by default
+            they are added.
         progress : bool, optional
             Show a progress bar.
 
@@ -400,7 +440,8 @@ class Run:
         """
         from psana_dask.reductions.calls import Choices, reduce
 
-        return reduce(self._view, what, names, Choices(by, mask, weights, calibration, progress))
+        choices = Choices(by, mask, weights, calibration, progress)
+        return reduce(self._view, what, names, choices, merge)
 
     def mean(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return the mean over the events, as float64; see `reduce` for `by`, `mask` and choices."""
@@ -429,6 +470,88 @@ class Run:
     def count(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return how many events have each pixel, NaN not counted."""
         return self._statistic("count", names, by, mask, choices)
+
+    def map(
+        self,
+        function: Callable[[xr.Dataset], Any],
+        names: Names = None,
+        *,
+        calibration: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Apply a function to the events, block by block; lazy.
+
+        Parameters
+        ----------
+        function : callable
+            Takes a loaded Dataset of some events, as `dataset` makes it (``cspad_image``, ...), and
+            returns a Dataset or DataArray with the same ``time``. What it makes of an event must
+            not depend on the others.
+        names : names, optional
+            Also ``"cspad.calib"`` and ``"cspad.image"``; events that lack one are left out.
+        calibration : mapping, optional
+            As in `reduce`.
+
+        Returns
+        -------
+        Dataset or DataArray
+            As the function returns, over all events, of Dask arrays.
+
+        Raises
+        ------
+        FunctionError
+            The function raised (the message names event and file), or reduces over time (the
+            message names the accumulator to use).
+
+        Examples
+        --------
+        >>> run.map(lambda ds: ds.cspad_calib.sum(("panel", "row", "col")), "cspad.calib")
+        """
+        from psana_dask.reductions.functions import map_function
+
+        return map_function(self._view, function, names, calibration)
+
+    def smalldata(
+        self,
+        function: Callable[[Event], Mapping[str, Any] | None],
+        path: str | os.PathLike[str],
+        every: int | None = None,
+        *,
+        names: Names = None,
+        calibration: Mapping[str, Any] | None = None,
+        progress: bool | None = None,
+    ) -> xr.Dataset:
+        """Write what a function makes of each event into one file, sorted by time; in parallel.
+
+        Parameters
+        ----------
+        function : callable
+            Takes an event (see `loop`) and returns a mapping of names to numbers, text or arrays,
+            or None to leave the event out.
+        path : path
+            ``.h5``, ``.parquet`` or ``.zarr``; replaced if it exists.
+        every : int, optional
+            Write what is there after every so many events; by default at the end.
+        names : names, optional
+            What to read ahead.
+        calibration : mapping, optional
+            As in `reduce`.
+        progress : bool, optional
+            Show a progress bar.
+
+        Returns
+        -------
+        Dataset
+            What was written. Arrays of varying length are flat, with ``<name>_count`` beside them;
+            what some events lack is NaN or '', or 0 with ``<name>_present`` beside it.
+
+        Raises
+        ------
+        FunctionError
+            The function raised; the message names event and file.
+        """
+        from psana_dask.reductions.smalldata import smalldata
+
+        return smalldata(self._view, function, path, names, every, calibration, progress)
 
     def _statistic(self, which: str, names: Names, by: Any, mask: Any, choices: Mapping[str, Any]) -> Any:
         from psana_dask.reductions.calls import Choices, statistic

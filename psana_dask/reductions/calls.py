@@ -56,8 +56,12 @@ def statistic(view: View, which: str, names: Names, choices: Choices) -> xr.Data
     return next(iter(arrays.values())) if single else _dataset(view, arrays)
 
 
-def reduce(view: View, what: Any, names: Names, choices: Choices) -> xr.DataArray | xr.Dataset:
-    """Return statistics over time; see `Run.reduce`."""
+def reduce(view: View, what: Any, names: Names, choices: Choices, merge: Any = None) -> Any:
+    """Return statistics over time, or what a function makes of it; see `Run.reduce`."""
+    if callable(what):
+        return _by_function(view, what, names, choices, merge)
+    if merge is not None:
+        raise ValueError("merge= belongs to a function; statistics know how to merge")
     if isinstance(what, str | Histogram | Projection) and _is_wanted(what):
         return _one(view, what, names, choices)
     if names is None and not _all_wanted(what):
@@ -70,6 +74,17 @@ def reduce(view: View, what: Any, names: Names, choices: Choices) -> xr.DataArra
     found, _ = reduced(view, names, wanted, choices)
     arrays = {f"{q.name}_{key}": array for q, made in found for key, array in made.items()}
     return _with_constants(view, _dataset(view, arrays), found)
+
+
+def _by_function(view: View, function: Any, names: Names, choices: Choices, merge: Any) -> Any:
+    from psana_dask.reductions.functions import reduce_function
+
+    if choices.weights is not None or (choices.mask is not None and is_of_pixels(view, choices.mask)):
+        raise ValueError("a function applies weights and masks of pixels by itself")
+    events = Events.of(view, choices.by, choices.mask, None)
+    return reduce_function(
+        view, function, names, merge, events.groups, events.bins, choices.calibration, choices.progress
+    )
 
 
 def _one(view: View, what: Wanted, names: Names, choices: Choices) -> xr.DataArray | xr.Dataset:
@@ -111,7 +126,7 @@ def _with_constants(view: View, cube: xr.Dataset, found: Sequence[tuple[Quantity
     for detector in dict.fromkeys(q.detector for q, _ in found if q.attrs.get("calibrated")):
         imaging = Imaging(view, view.entries[detector])
         for kind in ("pedestals", "pixel_gain", "pixel_status"):
-            if kind in imaging.constants:
+            if imaging.lookups[kind].constants is not None:
                 constant = imaging.constant(kind)
                 own = {d: f"{detector}_{d}" for d in constant.dims}
                 cube = cube.assign_coords({f"{detector}_{kind}": constant.rename(own)})
@@ -211,6 +226,7 @@ class Job:
         sizes = [len(numbers) for numbers in self.events.bins]
         level = compute.task_level(sizes, work.frames.nbytes)
         everywhere, run = compute.shared(work), dask.delayed(tasks.accumulate_piece, pure=False)
+        merge = dask.delayed(tasks.merge_nodes, pure=False)
         out = []
         for k, numbers in enumerate(self.events.bins):
             weights = None if self.events.weights is None else self.events.weights[k]
@@ -219,7 +235,7 @@ class Job:
                 for a, b in spans(len(numbers), level)
             ]
             nodes = [run(everywhere, piece, level + 1) for piece in pieces]
-            out.append(compute.merged(nodes, tasks.merge_nodes) if nodes else None)
+            out.append(compute.merged(nodes, merge) if nodes else None)
         return out
 
     def nothing(self) -> Nodes:

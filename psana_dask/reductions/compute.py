@@ -7,12 +7,12 @@ eight as they come.  Ctrl-C takes back what was asked for.
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from psana_dask.progress import ComputeProgress, active_client, somebody_looks
 from psana_dask.reductions.leaves import LEAF, groups, span
 
 TASK_BYTES = 2**30
@@ -20,14 +20,11 @@ TASK_BYTES = 2**30
 
 MOST_LEVEL = 5
 
+PATIENCE = 2.0
+"""Seconds after which a bar is shown to whoever looks, if nobody said whether to show one."""
 
-def active_client() -> Any | None:
-    """Return the distributed client that Dask would use now, or None."""
-    if "distributed" not in sys.modules:
-        return None
-    from dask.base import get_scheduler
-
-    return getattr(get_scheduler(), "__self__", None) if get_scheduler() is not None else None
+PATIENCE = 1.0
+"""Seconds after which a bar is shown that nobody asked for."""
 
 
 def threads() -> int:
@@ -60,11 +57,8 @@ def task_level(events: Sequence[int], nbytes: int) -> int:
     return level
 
 
-def merged(nodes: Sequence[Any], merge: Callable[[Sequence[Any]], Any]) -> Any:
-    """Return the delayed merge of delayed nodes, eight by eight."""
-    import dask
-
-    together = dask.delayed(merge, pure=False)
+def merged(nodes: Sequence[Any], together: Callable[[list[Any]], Any]) -> Any:
+    """Return delayed nodes merged, eight by eight; `together` is a delayed function of some of them."""
     while len(nodes) > 1:
         nodes = [group[0] if len(group) == 1 else together(list(group)) for group in groups(nodes)]
     return nodes[0]
@@ -86,18 +80,29 @@ def computed(delayed: Sequence[Any], label: str, progress: bool | None) -> list[
     label : str
         What a progress bar says.
     progress : bool, optional
-        Show a bar; by default on a terminal.
+        Show a bar; by default in a terminal or a notebook, if it takes longer than a second.
     """
-    import dask
-
     if not delayed:
         return []
-    client = active_client()
-    with _quiet():
-        if client is not None:
-            return _on_client(client, delayed, label, progress)
-        with _local_bar(label, progress):
-            return list(dask.compute(*delayed, optimize_graph=False))
+    with _quiet(), _bar(label, progress):
+        client = active_client()
+        return _here(delayed) if client is None else _on_client(client, delayed)
+
+
+def _here(delayed: Sequence[Any]) -> list[Any]:
+    import dask
+
+    return list(dask.compute(*delayed, optimize_graph=False))
+
+
+def _on_client(client: Any, delayed: Sequence[Any]) -> list[Any]:
+    """Compute on a client; whatever stops this process from waiting takes the tasks back."""
+    futures = client.compute(list(delayed), optimize_graph=False)
+    try:
+        return list(client.gather(futures))
+    except BaseException:
+        client.cancel(futures)
+        raise
 
 
 @contextmanager
@@ -108,31 +113,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _on_client(client: Any, delayed: Sequence[Any], label: str, progress: bool | None) -> list[Any]:
-    futures = client.compute(list(delayed), optimize_graph=False)
-    try:
-        if _shown(progress):
-            _watch(futures, label)
-        return list(client.gather(futures))
-    except BaseException:
-        client.cancel(futures)
-        raise
-
-
-def _watch(futures: Sequence[Any], label: str) -> None:
-    from distributed.diagnostics.progressbar import progress as bar
-
-    print(label, file=sys.stderr)
-    bar(futures, notebook=False)
-
-
-def _shown(progress: bool | None) -> bool:
-    return bool(progress)
-
-
-def _local_bar(label: str, progress: bool | None) -> Any:
-    if not _shown(progress):
+def _bar(label: str, progress: bool | None) -> Any:
+    if progress is False or (progress is None and not somebody_looks()):
         return nullcontext()
-    from psana_dask.progress import ComputeProgress
-
-    return ComputeProgress(label)
+    return ComputeProgress(label, after=0 if progress else PATIENCE)

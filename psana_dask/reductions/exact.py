@@ -106,6 +106,7 @@ class ExactSums:
         self._counts = np.zeros((more, total), np.uint32)
         self._wide: NDArray[np.int64] | None = None
         self._rows, self._done = 0, 0
+        self._mixed = False
 
     def push(self, tile: Tile) -> None:
         """Add the events of a tile."""
@@ -116,7 +117,7 @@ class ExactSums:
         if self.decoding.kind == "plain":
             push_words(words, tile.column, use, at, n, self._sums, self._squares)
         else:
-            push_ranges(
+            self._mixed |= push_ranges(
                 words, tile.column, use, at, n, *self._code, self._sums, self._squares, self._counts
             )
         if at % self._pixels == 0:
@@ -143,7 +144,7 @@ class ExactSums:
             self._widen()
             sums = self._wide
         node = ExactNode(self._done, self._present, sums, self._squares, self._counts)
-        return node if self._counts.any() else _only_first_range(node)
+        return node if self._mixed else _only_first_range(node)
 
 
 def _only_first_range(node: ExactNode) -> ExactNode:
@@ -176,16 +177,10 @@ def finished(
     from psana_dask.reductions.exact_kernels import finish
 
     total = node.sums.shape[1]
-    here = len(node.sums)
-    counts = np.zeros((ranges + 1, total), np.int64)
-    counts[1 : 1 + len(node.counts)] = node.counts
-    counts[0] = np.repeat(node.present, pixels) - counts[1:].sum(axis=0)
-    if pedestal is None or factor is None:
-        pedestal, factor = np.zeros((here, total), np.float32), np.ones((here, total), np.float32)
-    out = np.zeros((3 if len(node.squares) else 2, total))
-    used = np.concatenate([counts[:here], counts[ranges:]])
+    none = np.zeros((0, total), np.float32)
+    out = np.empty((3 if len(node.squares) else 2, total))
     finish(
-        np.ascontiguousarray(node.sums, np.int64), node.squares, used, np.zeros(total, np.int64),
-        pedestal[:here], factor[:here], bad, out,
+        node.sums, node.squares, node.counts, ranges, node.present, pixels,
+        none if pedestal is None else pedestal, none if factor is None else factor, bad, out,
     )  # fmt: skip
     return out

@@ -156,8 +156,8 @@ def _mixed_switched(
 def push_ranges(
     rows: Rows, column: int, use: Ints, at: int, n: int, kind: int, keep: int, switch: int,
     sums: Sums, squares: Squares, counts: Counts,
-) -> None:
-    """Add the rows `use` of words with gain bits.
+) -> bool:
+    """Add the rows `use` of words with gain bits; return whether any word had switched.
 
     Parameters
     ----------
@@ -176,6 +176,7 @@ def push_ranges(
         Of the ranges from 1 on, and of the words in none.
     """
     clean = ~np.uint32(keep) | np.uint32(switch)
+    mixed = False
     for lo in range(0, n, LINE):
         size = min(LINE, n - lo)
         here, from_column = at + lo, column + lo
@@ -193,16 +194,19 @@ def push_ranges(
                 _one(row, first)
                 if squares.shape[0]:
                     _one_squares(row, squares[0, here : here + size])
-            elif kind == JUNGFRAU:
-                _mixed_jungfrau(row, here, sums, squares, counts)
             else:
-                _mixed_switched(row, keep, switch, here, sums, squares, counts)
+                mixed = True
+                if kind == JUNGFRAU:
+                    _mixed_jungfrau(row, here, sums, squares, counts)
+                else:
+                    _mixed_switched(row, keep, switch, here, sums, squares, counts)
             k += 1
+    return mixed
 
 
 @njit()
 def finish(
-    sums: NDArray[np.int64], squares: NDArray[np.uint64], counts: NDArray[np.int64], events: Ints,
+    sums: Sums, squares: Squares, counts: Counts, ranges: int, present: Ints, pixels: int,
     pedestal: NDArray[np.float32], factor: NDArray[np.float32], bad: float, out: NDArray[np.float64],
 ) -> None:
     """Turn exact sums into calibrated ones: number of values, sum, squared distances from the mean.
@@ -214,32 +218,40 @@ def finish(
     ----------
     sums, squares : (range, pixel)
         `squares` may have no rows.
-    counts : (range, pixel)
-        Words of each range; a last row beyond the ranges holds words in none.
-    events : (pixel,) int64
-        Unused but for its length.
+    counts : (range or 0, pixel)
+        Words of the ranges from 1 on, and, beyond the ranges, of those in none.
+    ranges : int
+        Gain ranges of the decoding.
+    present : (panel,) int64
+        Events that have each panel.
+    pixels : int
+        Of a panel.
     pedestal, factor : (range, pixel) float32
+        No rows: the words are the values.
     bad : float
         Value of a word in no range; NaN: it counts as none.
     out : (2 or 3, pixel) float64
         As a node of `kernels`: number, sum, spread.
     """
-    ranges = sums.shape[0]
-    for p in range(events.size):
+    plain = factor.shape[0] == 0
+    for p in range(sums.shape[1]):
         total, number, spread = 0.0, 0.0, 0.0
-        for g in range(ranges):
-            count = counts[g, p]
-            f = np.float64(factor[g, p])
+        left_over = np.int64(present[p // pixels])
+        for g in range(counts.shape[0]):
+            left_over -= np.int64(counts[g, p])
+        for g in range(sums.shape[0]):
+            count = left_over if g == 0 else np.int64(counts[g - 1, p])
+            f = 1.0 if plain else np.float64(factor[g, p])
             if count == 0 or f != f:  # noqa: PLR0124  (NaN: no value)
                 continue
-            n = np.float64(count)
-            base = np.int64(np.rint(pedestal[g, p]))
-            rest = np.float64(pedestal[g, p]) - np.float64(base)
-            sum_here = (np.float64(sums[g, p] - count * base) - n * rest) * f
+            n, words = np.float64(count), np.int64(sums[g, p])
+            level = 0.0 if plain else np.float64(pedestal[g, p])
+            base = np.int64(np.rint(level))
+            sum_here = (np.float64(words - count * base) - n * (level - np.float64(base))) * f
             if squares.shape[0]:
-                pivot = sums[g, p] // count
-                left = np.float64(sums[g, p] - count * pivot)
-                square = np.float64(np.int64(squares[g, p]) - 2 * pivot * sums[g, p] + count * pivot * pivot)
+                pivot = words // count
+                left = np.float64(words - count * pivot)
+                square = np.float64(np.int64(squares[g, p]) - 2 * pivot * words + count * pivot * pivot)
                 inside = max(0.0, square - left * left / n) * f * f
                 if number > 0:
                     apart = sum_here / n - total / number
@@ -247,8 +259,8 @@ def finish(
                 spread += inside
             total += sum_here
             number += n
-        if counts.shape[0] > ranges and bad == bad and counts[ranges, p]:  # noqa: PLR0124
-            n = np.float64(counts[ranges, p])
+        if counts.shape[0] >= ranges and bad == bad and counts[ranges - 1, p]:  # noqa: PLR0124
+            n = np.float64(counts[ranges - 1, p])
             if number > 0:
                 spread += (total / number) ** 2 * (n * number / (n + number))
             number += n

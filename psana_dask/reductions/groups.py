@@ -6,6 +6,7 @@ time, a list of these (several dimensions), or a mapping that also names them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -146,7 +147,7 @@ def _axis(view: View, spec: Any, name: str | None) -> Axis:
     if name is not None and _are_edges(spec) and len(spec) != len(view.choice):
         return _binned(view, name, spec, name)
     if isinstance(spec, Condition):
-        return _condition(view, spec, name or str(spec))
+        return _condition(view, spec, name or re.sub(r"\W+", "_", str(spec)))
     own, values = _values(view, spec)
     return _distinct(name or own, values)
 

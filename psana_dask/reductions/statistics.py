@@ -169,7 +169,8 @@ class Request:
     def statistics(self) -> frozenset[str]:
         """The plain statistics that are needed, also for projections."""
         named = {w for w in self.wanted if isinstance(w, str)}
-        return frozenset(named | ({"sum"} if any(isinstance(w, Projection) for w in self.wanted) else set()))
+        projected = any(isinstance(w, Projection) for w in self.wanted)
+        return frozenset(named | ({"sum", "count"} if projected else set()))
 
     @cached_property
     def squares(self) -> bool:
@@ -185,7 +186,7 @@ class Request:
         if (self.squares or tables is not None) and word.itemsize > 2:
             return False
         switched = tables is not None and tables.decoding.kind != "plain"
-        return tables is None or (tables.common_mode is None and not (switched and word.kind != "u"))
+        return tables is None or (tables.unit == "pixel" and not (switched and word.kind != "u"))
 
     @cached_property
     def decoding(self) -> Decoding:
@@ -221,35 +222,42 @@ class Request:
         return found
 
     def _from_sums(self, node: ExactNode | MomentNode) -> Mapping[Wanted, NDArray[Any]]:
-        sums, numbers, total = self._calibrated(node)
+        """Work out only what is wanted: an array of a large detector is slow to make."""
+        wanted, sums = self.statistics, self._sums(node)
         if self.good is not None:
-            numbers, total = np.where(self.good, numbers, 0), np.where(self.good, total, total.dtype.type(0))
             sums = np.where(self.good, sums, 0.0)
-        weight = sums[0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found: dict[Wanted, NDArray[Any]] = {
-                "count": numbers, "sum": total, "mean": np.where(weight > 0, sums[1] / weight, np.nan)
-            }  # fmt: skip
+        found: dict[Wanted, NDArray[Any]] = {}
+        if "count" in wanted:
+            numbers = node.numbers if isinstance(node, MomentNode) else None
+            found["count"] = self._of_good(sums[0].astype(np.int64) if numbers is None else numbers)
+        if "sum" in wanted:
+            whole = isinstance(node, ExactNode) and self.frames.tables is None
+            found["sum"] = self._of_good(node.sums[0].astype(np.int64)) if whole else sums[1]
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN where there is no value
+            if "mean" in wanted:
+                found["mean"] = sums[1] / sums[0]
             if self.squares:
-                found["var"] = np.where(weight > 0, sums[2] / weight, np.nan)
+                found["var"] = sums[2] / sums[0]
+            if "std" in wanted:
                 found["std"] = np.sqrt(found["var"])
         return found
 
-    def _calibrated(
-        self, node: ExactNode | MomentNode
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[Any]]:
-        """Return sums (2 or 3, pixel), the number of values, and their sum in its own type."""
+    def _of_good(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self.good is None else np.where(self.good, values, values.dtype.type(0))
+
+    def _sums(self, node: ExactNode | MomentNode) -> NDArray[np.float64]:
+        """Return sums (2 or 3, pixel): of weights, of values, of squared distances from the mean."""
         if isinstance(node, MomentNode):
-            numbers = node.sums[0].astype(np.int64) if node.numbers is None else node.numbers
-            return node.sums, numbers, node.sums[1]
-        tables = self.frames.tables
+            return node.sums
         ranges = {"plain": 1, "jungfrau": 3, "switched": 2}[self.decoding.kind]
-        pedestal = None if tables is None else tables.pedestal
-        factor = None if tables is None else tables.factor
-        bad = 0.0 if tables is None else tables.bad
-        sums = finished(node, self.frames.pixels, pedestal, factor, bad, ranges)
-        total = node.sums[0].astype(np.int64) if tables is None else sums[1]
-        return sums, sums[0].astype(np.int64), total
+        bad = 0.0 if self.frames.tables is None else self.frames.tables.bad
+        return finished(node, self.frames.pixels, *self._planes, bad, ranges)
+
+    @cached_property
+    def _planes(self) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """Pedestals and factors, (plane, pixel)."""
+        tables = self.frames.tables
+        return (None, None) if tables is None else (tables.pedestal, tables.factor)
 
     def _from_extremes(self, node: ExtremeNode) -> Mapping[Wanted, NDArray[Any]]:
         there = np.repeat(node.present > 0, self.frames.pixels)

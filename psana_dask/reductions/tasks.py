@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from psana_dask.errors import PsanaError
 from psana_dask.reductions.statistics import Node, Work
-from psana_dask.reductions.tiles import Block
+from psana_dask.reductions.tiles import Block, Buffers
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -81,10 +81,10 @@ def accumulate_piece(work: Work, piece: Piece, levels: int) -> Nodes:
     ReadError
         A file cannot be read as indexed; the message names it and the event.
     """
-    accumulators = work.accumulators(levels)
+    accumulators, buffers = work.accumulators(levels), Buffers()
     for block, later in blocks(piece, work.frames.block):
         try:
-            for tile in work.frames.tiles(block, values=work.values, later=later):
+            for tile in work.frames.tiles(block, buffers, values=work.values, later=later):
                 for accumulator in accumulators:
                     accumulator.push(tile)
         except PsanaError as error:
@@ -110,7 +110,7 @@ def blamed(error: PsanaError, events: Ints, work: Work) -> PsanaError:
     for event in events:
         one = Block(np.array([event]), np.ones(1), 0)
         try:
-            for _ in work.frames.tiles(one, values=False):
+            for _ in work.frames.tiles(one, Buffers(), values=False):
                 pass
         except PsanaError as own:
             return type(own)(f"{own} (event {_when(recording, int(event))})")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from psana_dask.calib.apply import Tables, apply
 from psana_dask.calibrated import CalibratedArray
 from psana_dask.errors import ReadError
+from psana_dask.fields import FrameReader
 from psana_dask.pipeline import FrameArray
 from psana_dask.reductions.leaves import LEAF
 from psana_dask.sources import FileSource, Source
@@ -99,6 +100,20 @@ class Block:
     start: int
 
 
+class Buffers:
+    """Memory that one task uses again and again: fresh memory costs more than the work."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array of any contents, the same memory for the same name."""
+        size = math.prod(shape) * dtype.itemsize
+        if name not in self._kept or self._kept[name].size < size:
+            self._kept[name] = np.empty(size, np.uint8)
+        return self._kept[name][:size].view(dtype).reshape(shape)
+
+
 @dataclass(eq=False)
 class Frames:
     """What a reduction reads: frames as they are in the file, or calibrated.
@@ -150,12 +165,16 @@ class Frames:
         fitting = min(MOST_EVENTS, BLOCK_BYTES // max(1, self.nbytes))
         return max(LEAF, fitting // LEAF * LEAF)
 
-    def tiles(self, block: Block, *, values: bool, later: Ints | None = None) -> Iterator[Tile]:
+    def tiles(
+        self, block: Block, buffers: Buffers, *, values: bool, later: Ints | None = None
+    ) -> Iterator[Tile]:
         """Yield the tiles of a block of events, panel after panel.
 
         Parameters
         ----------
         block : Block
+        buffers : Buffers
+            Tiles lie in them: use a tile before asking for the next.
         values : bool
             Calibrate: tiles are whole panels then (or whole events, where they must be).
         later : (event,) int64, optional
@@ -164,39 +183,37 @@ class Frames:
         if later is not None and self.nbytes >= AHEAD_BYTES:
             self._announce(later)
         if values and self.tables is not None:
-            yield from self._group_tiles(block, self.tables)
+            yield from self._group_tiles(block, buffers, self.tables)
         elif self.pixels * self.raw.dtype.itemsize < LARGE_BYTES:
-            yield from self._group_tiles(block, None)
+            yield from self._group_tiles(block, buffers, None)
         else:
-            yield from self._raw_tiles(block)
+            yield from self._raw_tiles(block, buffers)
 
-    def _raw_tiles(self, block: Block) -> Iterator[Tile]:
+    def _raw_tiles(self, block: Block, buffers: Buffers) -> Iterator[Tile]:
         """Read large panels by the kernel, if it can."""
-        reader = self.raw.frame_reader()
-        places = getattr(reader, "places", None)
-        sources, which, offsets = ([], None, None) if places is None else places(block.events)
+        sources, which, offsets = self._places(block.events)
         with ExitStack() as stack:
             lent = [stack.enter_context(s.descriptor()) for s in sources if isinstance(s, FileSource)]
-            if which is None or len(lent) < len(sources) or any(d < 0 for d in lent):
-                yield from self._group_tiles(block, None)
+            if which is None or offsets is None or len(lent) < len(sources) or any(d < 0 for d in lent):
+                yield from self._group_tiles(block, buffers, None)
                 return
             descriptors = np.array([*lent, -1], np.int32)[which]
             for panel in range(self.panels):
                 places_of = (descriptors[:, panel], offsets[:, panel])
-                for tile, failed in self._read_tiles(block, panel, *places_of):
+                for tile, failed in self._read_tiles(block, buffers, panel, *places_of):
                     if failed >= 0:
                         raise self._short(sources[which[failed, panel]], int(offsets[failed, panel]))
                     yield tile
 
     def _read_tiles(
-        self, block: Block, panel: int, descriptors: NDArray[np.int32], offsets: Ints
+        self, block: Block, buffers: Buffers, panel: int, descriptors: NDArray[np.int32], offsets: Ints
     ) -> Iterator[tuple[Tile, int]]:
         """Read one panel of a block, some pixels at a time, into one buffer; say which event failed."""
         from psana_dask.reductions.kernels import read_rows
 
         each = self.raw.dtype.itemsize
         size = min(self.pixels, max(1, TILE_BYTES // (len(block.events) * each)))
-        buffer = np.empty((len(block.events), size * each), np.uint8)
+        buffer = buffers.array("words", (len(block.events), size * each), np.dtype(np.uint8))
         words, use = buffer.view(self.raw.dtype), descriptors >= 0
         for first in range(0, self.pixels, size):
             count = min(size, self.pixels - first)
@@ -212,7 +229,7 @@ class Frames:
             return error
         return ReadError(f"{source.name}: byte {offset} could not be read for a moment: try again")
 
-    def _group_tiles(self, block: Block, tables: Tables | None) -> Iterator[Tile]:
+    def _group_tiles(self, block: Block, buffers: Buffers, tables: Tables | None) -> Iterator[Tile]:
         """Read some panels at a time through the reader, calibrate them, and yield each."""
         reader = self.raw.frame_reader()
         present = reader.present(block.events)
@@ -221,17 +238,19 @@ class Frames:
         size = self.panels if whole else int(np.clip(BLOCK_BYTES // each, 1, self.panels))
         for first in range(0, self.panels, size):
             panels = np.arange(first, min(self.panels, first + size))
-            buffer = np.empty((len(block.events), len(panels), *(self.shape or (1,))), self.raw.dtype)
+            shape = (len(block.events), len(panels), *(self.shape or (1,)))
+            buffer = buffers.array("words", shape, self.raw.dtype)
             reader.read_into(block.events, panels, slice(None), buffer)
             words = buffer.reshape(len(buffer), -1)
-            values = None if tables is None else self._calibrated(buffer, panels)
+            values = None if tables is None else self._calibrated(buffer, panels, buffers)
             for number, panel in enumerate(panels.tolist()):
                 place = (number * self.pixels, self.pixels, panel, panel * self.pixels)
                 yield Tile(words, values, *place, present[:, panel], block.weights, block.start)
 
-    def _calibrated(self, words: NDArray[Any], panels: Ints) -> NDArray[np.float32]:
+    def _calibrated(self, words: NDArray[Any], panels: Ints, buffers: Buffers) -> NDArray[np.float32]:
         tables = self._tables_of(panels)
-        return apply(words.reshape(-1, *tables.shape), tables).reshape(len(words), -1)
+        out = buffers.array("values", (len(words), *tables.shape), np.dtype(np.float32))
+        return apply(words.reshape(out.shape), tables, out).reshape(len(words), -1)
 
     def _tables_of(self, panels: Ints) -> Tables:
         """Return the tables of some panels, cut once."""
@@ -244,12 +263,18 @@ class Frames:
             self._parts[key] = self.tables.region(panels=panels.tolist())
         return self._parts[key]
 
+    def _places(self, events: Ints) -> tuple[list[Source], NDArray[np.int32] | None, Ints | None]:
+        """Return where panels lie; nothing if the reader has to decode them."""
+        reader = self.raw.frame_reader()
+        if type(reader).read_into is not FrameReader.read_into:
+            return [], None, None
+        return reader.places(events)
+
     def _announce(self, events: Ints) -> None:
         """Ask the system to read events that are wanted soon."""
-        places = getattr(self.raw.frame_reader(), "places", None)
-        if places is None or not hasattr(os, "posix_fadvise"):
+        sources, which, offsets = self._places(events)
+        if which is None or offsets is None or not hasattr(os, "posix_fadvise"):
             return
-        sources, which, offsets = places(events)
         size = self.pixels * self.raw.dtype.itemsize
         for number, source in enumerate(sources):
             if isinstance(source, FileSource):
