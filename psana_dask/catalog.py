@@ -15,6 +15,7 @@ import numpy as np
 
 from psana_dask.errors import DuplicateData
 from psana_dask.model import FieldSpec, Kind, Names, Service
+from psana_dask.readers.xtc_layout import source_fits
 from psana_dask.recording import Recording
 
 SLOW = {"epics": "epics", "epicsinfo": "epicsinfo", "scan": "scan", "scanDet": "scan", "runinfo": "runinfo",
@@ -119,7 +120,7 @@ class Entry:
     channels : mapping of str to Channel
         By the public name of the field.
     source : str
-        What its blocks are called: the alias (XTC2), or ``XppGon.0:Cspad.0`` (LCLS-1).
+        Its address in the DAQ of LCLS-1: ``XppGon.0:Cspad.0``, ``EBeam``; else empty.
     """
 
     name: str
@@ -132,7 +133,7 @@ class Entry:
     def spellings(self) -> Iterator[str]:
         """Yield every name that this detector answers to."""
         yield from (self.name, self.alias)
-        if self.source != self.alias or ":" in self.source:
+        if self.source:
             yield from source_spellings(self.source)
 
     def channel(self, name: str) -> Channel | None:
@@ -206,7 +207,7 @@ class Catalog:
             det_type=rows[0][2].det_type,
             det_ids=tuple(serials[k] for k in sorted(serials)),
             channels=public_names(channels, prefix=not self.recording.splits_events),
-            source=source,
+            source=source if self.recording.splits_events else "",
         )
 
     def _channels(self, rows: list[tuple[int, int, Names]]) -> Iterator[Channel]:
@@ -259,13 +260,14 @@ class Catalog:
         return tuple(Place(k, tuple(sorted(place.items()))) for k in sorted(places) for place in places[k])
 
     def find(self, name: str) -> Entry | None:
-        """Return a detector by any of its spellings."""
+        """Return a detector by any of its spellings, or by an address that only it fits (``:Cspad``)."""
         if name in self.detectors:
             return self.detectors[name]
         for entry in self.detectors.values():
             if any(name == s or name.lower() == s.lower() for s in entry.spellings()):
                 return entry
-        return None
+        fitting = [e for e in self.detectors.values() if e.source and source_fits(name, e.source)]
+        return fitting[0] if len(fitting) == 1 else None
 
 
 def slow_kind(names: Names) -> str | None:

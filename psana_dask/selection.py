@@ -130,7 +130,8 @@ def key_positions(
     order = np.argsort(axis, kind="stable")
     ordered = axis[order]
     right = np.searchsorted(ordered, keys.values, side="left")
-    exact = ordered[np.minimum(right, len(axis) - 1)] == keys.values
+    right, fits = _same_fiducial(view, keys, order, ordered, right)
+    exact = fits & (ordered[np.minimum(right, len(axis) - 1)] == keys.values)
     near = _neighbour(ordered, keys.values, right, exact, method)
     lacking = (near < 0) | (near >= len(axis)) | (~exact if method is None else np.zeros(len(near), bool))
     if tolerance is not None:
@@ -139,6 +140,33 @@ def key_positions(
     if lacking.any():
         raise _not_found(view, keys, int(np.flatnonzero(lacking)[0]), ordered)
     return order[near]
+
+
+def _same_fiducial(
+    view: View, keys: EventKeys, order: Ints, ordered: Array, at: Ints
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Go on from the first event with the word of each key to the one with its fiducial.
+
+    Distinct LCLS-1 events may have equal clocks. Where a key says no fiducial, or the format has
+    none, the first event counts.
+    """
+    known = view.recording.facts.get("fiducial")
+    fits = np.ones(len(at), bool)
+    if known is None or keys.fiducials is None or not keys.are_words:
+        return at, fits
+    fiducial = known[view.choice.numbers][order]
+    asked = np.flatnonzero(keys.fiducials >= 0)
+    at = at.copy()
+    last = len(ordered) - 1
+    while asked.size:
+        here = np.minimum(at[asked], last)
+        wrong = (ordered[here] == keys.values[asked]) & (fiducial[here] != keys.fiducials[asked])
+        after = np.minimum(here + 1, last)
+        more = wrong & (after > here) & (ordered[after] == keys.values[asked])
+        fits[asked[wrong & ~more]] = False
+        asked = asked[more]
+        at[asked] += 1
+    return at, fits
 
 
 def _neighbour(
@@ -173,6 +201,8 @@ def _not_found(view: View, keys: EventKeys, which: int, ordered: Array) -> Event
     distance = _distance(ordered, np.repeat(key, len(ordered)))
     nearest = int(np.argmin(distance))
     shown = f"timestamp {int(key[0])}" if keys.are_words else f"time {key[0]}"
+    if keys.fiducials is not None and keys.fiducials[which] >= 0:
+        shown += f" and fiducial {keys.fiducials[which]}"
     found = int(ordered[nearest]) if keys.are_words else ordered[nearest]
     return EventNotFound(
         f"no event with {shown}; the nearest is {found}, {distance[nearest] / 1e9:.9f} s away "

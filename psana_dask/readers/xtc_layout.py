@@ -196,6 +196,21 @@ def source_matches(pattern: str, log: int, phy: int) -> bool:
     return kind == "ProcInfo" and inner in {"", source_name(log, phy)[9:-1]}
 
 
+def source_fits(pattern: str, source: str) -> bool:
+    """Tell whether a source, by its name (see `source_name`), has an address; "" fits none."""
+    detector, colon, device = source.partition(":")
+    if not pattern:
+        return False
+    if not colon:
+        return source in BLD_NAMES and source_matches(pattern, *bld_source(source))
+    sides = [side.rpartition(".") for side in (detector, device)]
+    if sides[0][0] not in DETECTORS or sides[1][0] not in DEVICES:
+        return False
+    return source_matches(
+        pattern, *detector_source(sides[0][0], int(sides[0][2]), sides[1][0], int(sides[1][2]))
+    )
+
+
 def _split_kind(pattern: str) -> tuple[str, str]:
     found = re.fullmatch(r"(DetInfo|BldInfo|ProcInfo)\((.*)\)", pattern)
     return (found[1], found[2]) if found else ("", pattern)
