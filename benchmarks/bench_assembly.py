@@ -1,13 +1,17 @@
 """Assembly of a Jungfrau 4M: ours, EXtra-geom's `position_modules(out=)` and a copy of the image.
 
-    python benchmarks/bench_assembly.py [--rounds N]
+    python benchmarks/bench_assembly.py [--rounds N] [--frames N]
 
 All cases of a geometry run in turn within each round; printed are medians and the median of
 the ratios to the copy of the same round.  The EXtra-geom object has the same pixel positions
 (it comes from our own CrystFEL file), so both place the same 4 million pixels.
+
+Then a whole run of --frames frames, one thread: read + calibrate + sum, and the same with the sum
+assembled once at the end (``run.sum("jungfrau.image")``), next to a bare read of the same bytes.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -47,7 +51,8 @@ def medians(cases, rounds):
             start = time.perf_counter()
             call()
             row[k] = time.perf_counter() - start
-    times[:, list(cases).index(STACKED)] /= STACK
+    if STACKED in cases:
+        times[:, list(cases).index(STACKED)] /= STACK
     return np.median(times, axis=0) * 1e3, np.median(times / times[:, :1], axis=0)
 
 
@@ -90,7 +95,58 @@ def cases_of(geometry):
     return cases | ({"EXtra-geom position_modules(out=)": extra} if extra else {}), tables
 
 
-def main(rounds=21):
+def written(folder, frames):
+    """A Jungfrau run in `folder`, with constants of three gain ranges."""
+    from psana_dask import simulate
+
+    shape = (8, 512, 1024)
+    rng = np.random.default_rng(1)
+    simulate.write_large(folder, gigabytes=frames * 8.4e-3, shape=shape)
+    pedestals = rng.normal(1000, 50, (3, *shape)).astype(np.float32)
+    return {"pedestals": pedestals, "pixel_gain": rng.normal(40, 1, (3, *shape)).astype(np.float32)}
+
+
+def bare_read(paths):
+    """Read all bytes into one buffer, as much at a time as a frame has."""
+    buffer = bytearray(1 << 23)
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def fused(rounds, frames):
+    import dask
+
+    import psana_dask
+
+    with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="single-threaded"):
+        constants = written(folder, frames)
+        os.environ["XDG_CACHE_HOME"] = folder
+        with psana_dask.set_options(cache_dir=Path(folder, "cache"), read_threads=1):
+            run = psana_dask.open(folder, calib=constants)
+            how = {"calibration": {"common_mode": None}}
+            source = np.ones(run.jungfrau.assembled().shape[1:], np.float32)
+            switched = float((run.jungfrau.raw[0].values >> 14 != 0).mean())
+            image = np.empty_like(source)
+            cases = {
+                "copy of the image": lambda: np.copyto(image, source),
+                "bare read": lambda: bare_read(run.files),
+                "read + calibrate + sum": lambda: run.sum("jungfrau.calib", **how),
+                "read + calibrate + sum, assemble": lambda: run.sum("jungfrau.image", **how),
+            }
+            milliseconds, _ = medians(cases, rounds)
+        count = len(run)
+    copy, read, *sums = milliseconds
+    print(f"a run of {count} frames, {switched:.2%} of the pixels switched, one thread; per frame")
+    print(f"  copy of the image {copy:.2f} ms, bare read {read / count:.2f} ms")
+    for case, ms in zip(list(cases)[2:], sums, strict=True):
+        more = (ms - read) / count / copy
+        print(f"  {case:36s} {ms / count:7.2f} ms  {more:6.2f} copies more than the read")
+    print(f"  the assembly costs {(sums[1] - sums[0]) / copy:.1f} copies of the image in all")
+
+
+def main(rounds=21, frames=32):
     detectors = {
         "panels along the image rows": jungfrau(False),
         "panels turned by 90 degrees": jungfrau(True),
@@ -104,9 +160,12 @@ def main(rounds=21):
         print(f"{name}: image {tables.shape}, tables {tables.nbytes / 1e6:.1f} MB, set up {prepared:.1f} s")
         for case, ms, ratio in zip(cases, milliseconds, ratios, strict=True):
             print(f"  {case:36s} {ms:7.2f} ms  {ratio:6.2f} copies")
+    fused(max(rounds // 4, 3), frames)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=21)
-    main(parser.parse_args().rounds)
+    parser.add_argument("--frames", type=int, default=32)
+    given = parser.parse_args()
+    main(given.rounds, given.frames)
