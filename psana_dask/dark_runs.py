@@ -28,6 +28,7 @@ from psana_dask.calib.darks import (
 )
 from psana_dask.calib.detectors import Detector as DetectorRow
 from psana_dask.calib.gain import gain_range
+from psana_dask.calib.store import Lookups
 from psana_dask.calibration import DetectorCalibration, ranges_of
 from psana_dask.dataset import View
 from psana_dask.errors import ConstantsError
@@ -71,7 +72,7 @@ class Dark:
     skipped : int
         Events left out because a panel was missing.
     settings : DarkSettings
-    in_force : mapping of str to Lookup
+    in_force : Lookups
         The constants of the first run, to compare with and to fill up from.
     """
 
@@ -83,7 +84,7 @@ class Dark:
     experiment: str
     skipped: int
     settings: DarkSettings
-    in_force: Any
+    in_force: Lookups
 
     def constants(self, missing: str = "error") -> dict[str, Constants]:
         """Return pedestals, rms, status, largest and smallest values, for all gain ranges.
@@ -112,8 +113,8 @@ class Dark:
             return None
         kinds = list(next(iter(self.stages.values())).constants())
         if missing == "in force":
-            return {k: c for k in kinds if k in self.in_force and (c := self.in_force[k].constants)} | {
-                k: self._neutral(k) for k in ("pixel_max", "pixel_min")}  # fmt: skip
+            known = self.in_force.constants([k for k in kinds if k in self.in_force])
+            return {k: self._neutral(k) for k in ("pixel_max", "pixel_min")} | known
         if missing == "neutral":
             return {kind: self._neutral(kind) for kind in kinds}
         raise ValueError(f'missing={missing!r}: use "error", "in force" or "neutral"')

@@ -16,6 +16,7 @@ from psana_dask.calib.localstore import LocalStore
 from psana_dask.calib.store import Chain, ConstantsStore, Lookup, Lookups, MemoryStore, Step
 from psana_dask.calib.webdb import WebStore, default_url
 from psana_dask.catalog import Entry
+from psana_dask.errors import ConstantsNotFound
 from psana_dask.options import current
 from psana_dask.recording import Recording
 
@@ -56,6 +57,31 @@ def store_of(calib: Calib, recording: Recording) -> ConstantsStore:
     if isinstance(calib, ConstantsStore):
         return calib
     return Chain([store_of(one, recording) for one in calib])
+
+
+def named_store(name: str, experiment: str = "") -> CalibDirectory | LocalStore | WebStore:
+    """Return the store that a name means, without a run: ``web``, an address, or a folder.
+
+    Raises
+    ------
+    ConstantsNotFound
+        There is no such folder.
+    """
+    if name == "web" or name.startswith(("http://", "https://")):
+        return web_store(experiment, None if name == "web" else name)
+    if not Path(name).is_dir():
+        raise ConstantsNotFound(f"{name} is no calib directory: there is no such folder")
+    return LocalStore(Path(name))
+
+
+def default_folder(recording: Recording) -> Path:
+    """Return where constants of a run are deployed if nothing is said.
+
+    The first folder of ``PSANA_DASK_CALIB``, else ``calib`` beside the folder of the data.
+    """
+    words = [w.strip() for w in os.environ.get("PSANA_DASK_CALIB", "").split(",")]
+    folders = [w for w in words if w and w != "web" and "://" not in w]
+    return Path(folders[0]) if folders else Path(recording.files.paths[0]).parent.parent / "calib"
 
 
 def web_store(experiment: str, url: str | None = None) -> WebStore:

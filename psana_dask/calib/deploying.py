@@ -10,7 +10,6 @@ from typing import Any
 
 from psana_dask.calib.constants import LAST_RUN, Constants, RunRange, checked
 from psana_dask.calib.localstore import Deployment, LocalStore
-from psana_dask.calib.store import ConstantsStore
 from psana_dask.errors import ConstantsError
 
 Runs = RunRange | int | str | tuple[int, int]
@@ -46,7 +45,7 @@ def deploy(
     kinds: Sequence[str] | None = None,
     comment: str = "",
     dry_run: bool = False,
-    against: ConstantsStore | None = None,
+    against: Mapping[str, Constants] | None = None,
 ) -> list[Deployment]:
     """Put constants in force for a range of runs.
 
@@ -67,8 +66,8 @@ def deploy(
         For the HISTORY of the store.
     dry_run : bool
         Say what would happen and how the values differ; write nothing.
-    against : ConstantsStore, optional
-        Where the constants in force come from, to compare with; by default `store`.
+    against : mapping of kind to Constants, optional
+        The constants in force, to compare with; by default those of a dark's run, else of `store`.
 
     Returns
     -------
@@ -91,6 +90,9 @@ def deploy(
     values = _values(constants, kinds)
     target = store if isinstance(store, LocalStore) else LocalStore(Path(store))
     plans = [(value, _detector(value, detector), _runs(value, runs)) for value in values]
+    if against is None and hasattr(constants, "in_force"):
+        there = [v.kind for v in values if v.kind in constants.in_force]
+        against = constants.in_force.constants(there)
     options: dict[str, Any] = {"comment": comment, "against": against}
     trials = [target.deploy(*plan, dry_run=True, **options) for plan in plans]
     return trials if dry_run else [target.deploy(*plan, **options) for plan in plans]

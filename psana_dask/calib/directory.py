@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from psana_dask.calib.constants import KINDS, LAST_RUN, Constants, RunRange, checked
 from psana_dask.calib.detectors import GENERIC, detector
-from psana_dask.calib.store import Lookup, Step, choose
+from psana_dask.calib.store import Listed, Lookup, Step, choose
 from psana_dask.calib.textfile import parse_text
 from psana_dask.errors import ConstantsError
 
@@ -140,6 +140,19 @@ class CalibDirectory:
         folder = self.folder(detector)
         return () if folder is None else tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
 
+    def detectors(self) -> list[str]:
+        """Return the sources that have a folder."""
+        groups = [g for g in sorted(Path(self.path).glob("*::*")) if g.is_dir()]
+        return [s.name for g in groups for s in sorted(g.iterdir()) if s.is_dir()]
+
+    def listing(self, detector: str | None = None) -> list[Listed]:
+        """Return all valid files, or those of one source."""
+        sources = self.detectors() if detector is None else [source_folder(detector)]
+        return [
+            Listed(source, kind, runs, str(path), _changed(path))
+            for source in sources for kind in self.kinds(source) for runs, path in self.ranges(source, kind)
+        ]
+
     def ranges(self, source: str, kind: str) -> list[tuple[RunRange, Path]]:
         """Return the valid files of a kind with their runs, in the order of begin and end."""
         folder = self.folder(source)
@@ -192,9 +205,8 @@ class CalibDirectory:
         check_fit(source, kind, value, str(path), finite=self.finite)
         named = parse_name(path.name)
         runs = named if isinstance(named, RunRange) else RunRange(0)
-        changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         return Constants(kind, value, source_folder(source), runs, self.name, str(path),
-                         created=changed.isoformat(timespec="seconds"))
+                         created=_changed(path))
 
     def problems(self, source: str, kind: str) -> list[str]:
         """Return what is wrong with the files of a kind: names, ranges, contents."""
@@ -215,6 +227,10 @@ class CalibDirectory:
             except ConstantsError as error:
                 found.append(str(error))
         return found
+
+
+def _changed(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
 
 
 def _partial_sizes(source: str) -> set[int]:

@@ -12,7 +12,7 @@ import getpass
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 from psana_dask.calib.constants import Constants, RunRange, checked
 from psana_dask.calib.detectors import detector as detector_row
 from psana_dask.calib.directory import CalibDirectory, check_fit, source_folder
-from psana_dask.calib.store import ConstantsStore, Difference, Lookup, difference
+from psana_dask.calib.store import Difference, Listed, Lookup, difference
 from psana_dask.calib.textfile import write_text
 from psana_dask.errors import ConstantsError, ConstantsNotFound
 
@@ -113,6 +113,18 @@ class LocalStore:
         """Return the kinds that have a folder."""
         return self._reader.kinds(detector)
 
+    def detectors(self) -> list[str]:
+        """Return the sources that have a folder."""
+        return self._reader.detectors()
+
+    def listing(self, detector: str | None = None) -> list[Listed]:
+        """Return all valid files, or those of one source; backups are not among them."""
+        return self._reader.listing(detector)
+
+    def problems(self, detector: str, kind: str) -> list[str]:
+        """Return what is wrong with the files of a kind; see `CalibDirectory.problems`."""
+        return self._reader.problems(detector, kind)
+
     def folder(self, detector: str, kind: str) -> Path:
         """Return where constants of a kind lie, whether or not the folder exists."""
         source = source_folder(detector)
@@ -129,7 +141,7 @@ class LocalStore:
         *,
         comment: str = "",
         dry_run: bool = False,
-        against: ConstantsStore | None = None,
+        against: Mapping[str, Constants] | None = None,
     ) -> Deployment:
         """Put a constant in force for a range of runs.
 
@@ -145,13 +157,14 @@ class LocalStore:
             For HISTORY.
         dry_run : bool
             Say what would happen, write nothing.
-        against : ConstantsStore, optional
-            Where the constant in force comes from, for the difference; by default this store.
+        against : mapping of kind to Constants, optional
+            What is in force elsewhere, for the difference; by default what is in force here.
         """
         value = checked(constants.kind, constants.value)
         check_fit(source_folder(detector), constants.kind, value, "the new constant")
         path = self.folder(detector, constants.kind) / f"{runs}.data"
-        before = (against or self).find(detector, constants.kind, runs.begin).constants
+        elsewhere = (against or {}).get(constants.kind)
+        before = elsewhere or self.find(detector, constants.kind, runs.begin).constants
         change = difference(constants.with_value(value), before)
         stamp = _now()
         backup = path.with_name(f"{path.name}-{stamp}") if path.exists() else None

@@ -61,6 +61,18 @@ class Lookup:
         return self.constants
 
 
+@dataclass(frozen=True)
+class Listed:
+    """One constant that a store holds, in force or not."""
+
+    detector: str
+    kind: str
+    runs: RunRange
+    origin: str
+    created: str = ""
+    comment: str = ""
+
+
 class Lookups(Mapping[str, Lookup]):
     """How several kinds of constants are found; each is looked up once, when it is first asked for.
 
@@ -108,6 +120,9 @@ class ConstantsStore(Protocol):
     def kinds(self, detector: str) -> tuple[str, ...]:
         """Return the kinds of constants that the store holds for a detector."""
 
+    def listing(self, detector: str | None = None) -> list[Listed]:
+        """Return everything that the store holds, or all of one detector."""
+
 
 Item = TypeVar("Item")
 
@@ -142,6 +157,13 @@ class MemoryStore:
         """Return the kinds held for a detector."""
         return tuple(sorted({c.kind for c in self.constants if c.detector in {"", detector}}))
 
+    def listing(self, detector: str | None = None) -> list[Listed]:
+        """Return everything held, or all of one detector."""
+        return [
+            Listed(c.detector, c.kind, c.runs, c.origin or self.name, c.created, c.comment)
+            for c in self.constants if detector is None or c.detector in {"", detector}
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -165,6 +187,10 @@ class Chain:
     def kinds(self, detector: str) -> tuple[str, ...]:
         """Return the kinds that any store holds for a detector."""
         return tuple(sorted({kind for store in self.stores for kind in store.kinds(detector)}))
+
+    def listing(self, detector: str | None = None) -> list[Listed]:
+        """Return everything that the stores hold, store after store."""
+        return [found for store in self.stores for found in store.listing(detector)]
 
 
 def constants_for(

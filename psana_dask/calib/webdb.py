@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from psana_dask.calib.constants import LAST_RUN, Constants, RunRange, checked
 from psana_dask.calib.localstore import write_atomically
-from psana_dask.calib.store import Lookup, Step, choose
+from psana_dask.calib.store import Listed, Lookup, Step, choose
 from psana_dask.errors import ConstantsError, ConstantsNotFound
 
 ONSITE = "https://psdmint.sdf.slac.stanford.edu/calib_ws/"
@@ -290,6 +290,28 @@ class WebStore:
         found = {str(d["ctype"]) for db in [*databases, f"cdb_{short}"]
                  for d in self.documents(db, short) if "ctype" in d}
         return tuple(sorted(found))
+
+    def detectors(self) -> list[str]:
+        """Return the short names of the detectors that the experiment's database has."""
+        place = f"cdb_{self.experiment}"
+        answer = fetch(self._address(place), self.limits)
+        names = json.loads(answer or b"[]")
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise ConstantsError(f"{place}: the service answered no list of names")
+        return sorted(n for n in names if _SAFE.fullmatch(n) and n not in ("fs.files", "fs.chunks"))
+
+    def listing(self, detector: str | None = None) -> list[Listed]:
+        """Return all valid documents of the experiment's database, or of one detector."""
+        if detector is None and not self.experiment:
+            raise ConstantsError(f"{self.name}: name an experiment or a detector to list")
+        names = self.detectors() if detector is None else [self.short_name(detector)]
+        database = f"cdb_{self.experiment}" if self.experiment else f"cdb_{names[0]}"
+        return [
+            Listed(name, str(d.get("ctype", "")), runs, self._place(database, name, d),
+                   str(d.get("time_stamp", "")), str(d.get("comment", "")))
+            for name in names for d in self.documents(database, name)
+            if isinstance(runs := document_runs(d), RunRange)
+        ]
 
     def short_name(self, detector: str) -> str:
         """Return the database's name of a detector; a long one is looked up.

@@ -19,6 +19,8 @@ COMMANDS = {
     "export": "export",
     "show": "show",
     "dump": "dump",
+    "calib": "calib",
+    "dark": "dark",
     "geometry": "geometry",
     "simulate": "tour",
     "demo": "tour",
