@@ -25,6 +25,7 @@ package can still catch it::
 
     PsanaWarning (UserWarning)
      ├── PartialRunWarning                   part of a run could not be read
+     ├── StreamWarning                       a live run or stream stopped, or dropped events
      ├── DroppedWarning                      a join or selection left something out
      └── ConstantsWarning                    uncalibrated or default constants in use
 """
@@ -147,6 +148,10 @@ class PsanaWarning(UserWarning):
 
 class PartialRunWarning(PsanaWarning):
     """Part of a run could not be read; `run.problems` lists what."""
+
+
+class StreamWarning(PsanaWarning):
+    """A live run or a stream stopped without its end, or events of it were dropped."""
 
 
 class DroppedWarning(PsanaWarning):

@@ -282,6 +282,36 @@ def group_runs(paths: Iterable[str]) -> list[RunFiles]:
     return sorted(runs, key=lambda r: (r.experiment or "", -1 if r.number is None else r.number))
 
 
+def refreshed(files: RunFiles, *, new_streams: bool = True) -> RunFiles:
+    """Return the files that a run has now: parts may have been added, closed and renamed.
+
+    Parameters
+    ----------
+    files : RunFiles
+    new_streams : bool
+        Take streams that were not there before.
+    """
+    folder = os.path.dirname(files.paths[0])
+    same = [r for r in group_runs(_in_folder(folder)) if (r.experiment, r.number) == _identity(files)]
+    if not same or files.number is None:
+        return files
+    mine = {s.stream for s in files.streams}
+    return replace(files, streams=tuple(s for s in same[0].streams if new_streams or s.stream in mine))
+
+
+def has_all_streams(files: RunFiles) -> bool:
+    """Tell whether the run's folder has no other stream of it."""
+    return {s.stream for s in refreshed(files).streams} <= {s.stream for s in files.streams}
+
+
+def _identity(files: RunFiles) -> tuple[str | None, int | None]:
+    return files.experiment, files.number
+
+
+def _in_folder(folder: str) -> list[str]:
+    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(SUFFIXES))
+
+
 def _named(path: str, position: int) -> _Named:
     match = FILE_NAME.fullmatch(os.path.basename(path))
     if match is None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from psana_dask.dataset import View
-from psana_dask.errors import FormatError, PartialRunWarning
-from psana_dask.files import find_run, find_runs, is_data_set, parse_data_set
+from psana_dask.errors import FormatError, PartialRunWarning, RunNotFound, TruncatedError
+from psana_dask.files import RunFiles, find_run, find_runs, is_data_set, parse_data_set
 from psana_dask.pipeline import Choice, catalog_of
-from psana_dask.recording import open_recording, run_numbers
+from psana_dask.recording import Recording, open_recording, run_numbers
 from psana_dask.run import Run
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def open_run(
         mapping of kind to array, a store, or a list of these. By default the folder that
         ``PSANA_DASK_CALIB`` names, then ``calib`` beside the folder of the data.
     live : bool
-        The files may still be growing: an unfinished end is no problem.
+        The files may still be growing: an unfinished end is no problem, and a run that has not
+        begun is waited for (10 s). `Run.follow` gives out events as they come.
     damaged : {"missing", "keep"}
         What becomes of payloads whose damage is not zero.
     strict : bool
@@ -87,8 +89,7 @@ def open_run(
     if damaged not in ("missing", "keep"):
         raise ValueError(f'damaged={damaged!r}: use "missing" or "keep"')
     live = live or (is_data_set(source) and "live" in parse_data_set(str(source)).modes)
-    files = replace(find_run(source, run, dir, streams), cache=cache)
-    recording = open_recording(files, live=live)
+    recording = _recording(lambda: replace(find_run(source, run, dir, streams), cache=cache), live)
     view = View(recording, Choice.everything(len(recording.events)), damaged == "keep", calib=calib)
     opened = Run(view)
     catalog_of(recording).detectors  # noqa: B018  (duplicates are an error now, not at first use)
@@ -97,6 +98,22 @@ def open_run(
         opened = Run(replace(view, only=tuple(view.find(d).name for d in wanted)))
     _tell_problems(opened, strict)
     return opened
+
+
+LIVE_WAIT = 10.0
+"""Seconds that a live run gets to show its first datagram."""
+
+
+def _recording(find: Callable[[], RunFiles], live: bool) -> Recording:
+    """Open what `find` finds; a live run may not have begun."""
+    patience = time.monotonic() + LIVE_WAIT
+    while True:
+        try:
+            return open_recording(find(), live=live)
+        except (RunNotFound, TruncatedError):
+            if not live or time.monotonic() > patience:
+                raise
+            time.sleep(0.1)
 
 
 def _tell_problems(run: Run, strict: bool) -> None:

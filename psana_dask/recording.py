@@ -25,7 +25,7 @@ from psana_dask import align, align_xtc
 from psana_dask.align import select_events
 from psana_dask.blocks import StreamBlocks, decode_dgram
 from psana_dask.columns import load_columns, save_columns
-from psana_dask.errors import AmbiguousRun, FormatError, ReadError, RunNotFound, UnknownFormat
+from psana_dask.errors import AmbiguousRun, FormatError, ReadError, RunNotFound, TruncatedError, UnknownFormat
 from psana_dask.files import RunFiles, StreamFiles
 from psana_dask.index import INDEX_VERSION, file_mark, format_of, stream_index
 from psana_dask.model import Array, EventTable, Problem, Progress, Service, StreamIndex
@@ -257,7 +257,7 @@ def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
         POOL.forget(path)  # another file may have taken its place
     streams, problems = _indexes(files, live, progress)
     _expect(files, inodes)
-    runs, experiment, number = _choose_runs(files, streams)
+    runs, experiment, number = choose_runs(files, streams)
     events = _events(files, streams, runs, token if files.cache and not live else None)
     found = [p for s in streams for p in s.problems] + list(events.problems) + problems
     return Recording(
@@ -293,6 +293,8 @@ def _indexes(
     errors = [(s, f) for s, f in zip(files.streams, found, strict=True) if not isinstance(f, StreamIndex)]
     if not streams:
         raise errors[0][1]
+    if live:  # a stream that has not begun is no problem
+        errors = [(s, error) for s, error in errors if not isinstance(error, TruncatedError)]
     problems = [Problem(s.parts[0], 0, -1, str(error)) for s, error in errors]
     form = streams[0].format
     what = f"a stream of format {{}} in a run of format {form}: it is left out"
@@ -310,7 +312,7 @@ def _compile(files: RunFiles) -> None:
 
 
 # ---- which run ----------------------------------------------------------------------------------
-def _choose_runs(
+def choose_runs(
     files: RunFiles, streams: Sequence[StreamIndex]
 ) -> tuple[list[tuple[int, ...] | None], str | None, int | None]:
     """Return for each stream which of its runs are meant, the experiment and the run number.

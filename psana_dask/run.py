@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from psana_dask.dataset import Names, View, event_coords, event_facts, run_attrs, run_dataset
 from psana_dask.detector import Detector
-from psana_dask.errors import NameNotFound, suggestion
+from psana_dask.errors import DroppedWarning, NameNotFound, suggestion
 from psana_dask.evr import CodeCondition, Evr
 from psana_dask.keys import parse_keys, times
 from psana_dask.model import Problem
@@ -557,6 +557,60 @@ class Run:
         from psana_dask.reductions.calls import Choices, statistic
 
         return statistic(self._view, which, names, Choices(by, mask, **choices))
+
+    # ---- while it is written -------------------------------------------------------------------
+    def follow(
+        self,
+        names: Names = None,
+        *,
+        batch: int = 64,
+        timeout: float | None = 120.0,
+        poll: float = 0.1,
+        patience: float | None = None,
+        join: str | None = None,
+        chunks: Any = None,
+    ) -> Iterator[xr.Dataset]:
+        """Yield the events of a run while it is written, in order, each once: Datasets of a few events.
+
+        Parameters
+        ----------
+        names, join, chunks
+            As for `dataset`; without Dask by default.
+        batch : int
+            Events in a Dataset, at most: what is complete is given out at once.
+        timeout : float, optional
+            Seconds without anything new after which a run without its end is given up, with a
+            `StreamWarning`.
+        poll : float
+            Seconds between looks at the files.
+        patience : float, optional
+            Seconds after which a stream that stands still is not waited for any more. By default an
+            event waits for every stream; what comes late is then left out, and in `problems`.
+
+        Yields
+        ------
+        Dataset
+            As `dataset` makes it. A detector that no event of the batch has is there, all missing,
+            if an event before had it.
+
+        Examples
+        --------
+        >>> run = psana_dask.open("exp=tstx00117:run=5", live=True)
+        >>> for events in run.follow("epixquad.raw", batch=16):
+        ...     print(events.time.values[-1], events.epixquad_raw.mean().item())
+        """
+        for run in self.follow_runs(batch=batch, timeout=timeout, poll=poll, patience=patience):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DroppedWarning)
+                events = run_dataset(run._view, names, join, chunks, absent_too=True)
+            if events.sizes["time"]:
+                yield events
+
+    def follow_runs(self, **choices: Any) -> Iterator[Run]:
+        """Yield the same micro-batches as `follow`, each as a Run: with detectors, EPICS, steps, problems."""
+        from psana_dask.follow import follow
+
+        yield from map(Run, follow(self._view, **choices))
 
     # ---- text ---------------------------------------------------------------------------------
     def __repr__(self) -> str:

@@ -168,7 +168,8 @@ class Scanner:
         """
         header = recognise(source)
         if header is None:
-            self.problem(source, 0, "not XTC2: no chain of datagram headers at its start")
+            if not self._live:  # else it has not begun
+                self.problem(source, 0, "not XTC2: no chain of datagram headers at its start")
             return start
         for column in self._columns.values():
             column.reserve(min((source.size() - start) // SMALL_DGRAM, MOST_RESERVED))
