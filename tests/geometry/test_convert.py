@@ -117,6 +117,27 @@ def test_crystfel_is_read_by_extra_geom(name, tmp_path):
     assert np.abs(theirs.reshape(ours.shape) - ours).max() < METRE
 
 
+@pytest.mark.parametrize("geometry", DETECTORS, ids=IDS)
+def test_crystfel_is_read_by_cfelpyutils_parser(geometry, tmp_path):
+    """The parser of EXtra-geom is CrystFEL's own format library; every segment type goes through it."""
+    library = pytest.importorskip("cfel_fmt.geometry")
+    path = tmp_path / "detector.geom"
+    path.write_text(crystfel.write_crystfel(geometry))
+    where = positions(geometry)
+    panels = library.load_crystfel_geometry(str(path)).detector["panels"]
+    assert len(panels) == len(tiles_of(geometry))
+    for panel in panels.values():
+        fast, slow = (np.array([panel[f"{axis}{n}"] for n in "xyz"]) for axis in ("fs", "ss"))
+        corner = np.array([panel["cnx"], panel["cny"], 0]) / panel["res"]
+        corner[2] = panel["clen"] + panel["coffset"]
+        index, row = divmod(panel["orig_min_ss"], geometry.shape[1])
+        rows = np.arange(row, panel["orig_max_ss"] - index * geometry.shape[1] + 1)
+        cols = np.arange(panel["orig_min_fs"], panel["orig_max_fs"] + 1)
+        steps = (rows - row + 0.5)[:, None, None] * slow + (cols - cols[0] + 0.5)[None, :, None] * fast
+        here = where[index, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+        np.testing.assert_allclose(corner + steps / panel["res"], here, rtol=0, atol=METRE)
+
+
 def test_crystfel_camera_length_groups_and_regions():
     geometry = DETECTORS[0]
     bad = [(1, (250, 260), (0, 10)), (3, (0, 1), (0, 1024))]
@@ -227,7 +248,8 @@ def test_cheetah_of_the_wrong_shape():
         cheetah.from_pixel_map(wrong, "JUNGFRAU:V1")
 
 
-PYFAI = [DETECTORS[0], DETECTORS[1], DETECTORS[3], DETECTORS[5]]
+PYFAI = [detector(name, (0.0, 90.0)) for name in NAMES]
+PYFAI += [detector("SENS2X1:V1", (0.0, 90.0, 180.0, 270.0) * 2)]
 
 
 @pytest.mark.parametrize("geometry", PYFAI, ids=lambda g: g.segment.name)

@@ -6,9 +6,11 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 
 import psana_dask
 from psana_dask import simulate
+from psana_dask.cli import main
 from psana_dask.errors import GeometryError
 from psana_dask.fields import FrameReader
 from psana_dask.geometry import write_text
@@ -211,3 +213,62 @@ def test_the_accessor_needs_no_run(tmp_path):
         np.testing.assert_array_equal(image.values, assembled(values, QUAD, holes="nearest"))
     single = xr.DataArray(np.ones((704, 768)), dims=("row", "col"))
     assert single.psana.assemble(default_geometry("epix100")).sizes["y"] > 700
+
+
+@pytest.mark.parametrize(
+    ("form", "convention", "segment"), [("xtc", "psana1", "V1"), ("xtc2", "psana2", "V2")]
+)
+def test_segment_types_are_those_of_the_format(form, convention, segment, tmp_path):
+    """LCLS-1 runs are read as psana1 reads them, LCLS-II runs as psana2 does: defaults and constants."""
+    name, kind = "jungfrau", "jungfrau"
+    shape = (1, 512, 1024)
+    simulate.write(
+        RunSpec(format=form, events=1, detectors=(Detector(name=name, kind=kind, shape=shape),)), tmp_path
+    )
+    default = psana_dask.open(tmp_path).jungfrau
+    assert default.geometry.convention == convention
+    assert default.geometry.segment.name == f"JUNGFRAU:{segment}"
+    text = write_text(default_geometry("jungfrau", panels=1, convention="psana2"))
+    given = psana_dask.open(tmp_path, calib={"geometry": text}).jungfrau
+    # the same text: psana2 has the wide pixels of JUNGFRAU:V2 in their centres, psana1 does not
+    assert given.geometry.segment.wide_centres == (convention == "psana2")
+    expected = assembled(given.raw.values.reshape(1, *shape), given.geometry)
+    np.testing.assert_array_equal(given.assembled().values, expected)
+
+
+def test_pictures_take_their_colours_from_good_pixels(run):
+    pytest.importorskip("matplotlib")
+    frame = run.quad.raw[0].values.astype(np.float32)
+    good = np.ones(QUAD.shape, np.uint8)
+    good[:, :40] = 0
+    frame[good == 0] = 1e6
+    image = run.quad.assembled(frame)
+    axes = image.psana.plot(mask=run.quad.assembled(good))
+    low, high = np.percentile(frame[good == 1], (1, 99))
+    # some pixels share a bin
+    assert axes.images[0].get_clim() == pytest.approx((low, high), rel=1e-3)
+    assert image.psana.plot().images[0].get_clim()[1] == 1e6
+    assert axes.get_xlabel().startswith("x (mm)")
+    assert run.opal.assembled()[0].psana.plot().get_xlabel() == "column"
+    with pytest.raises(ValueError, match="assemble first"):
+        run.quad.raw[0].psana.plot()
+
+
+def test_show_draws_calibrated_images_with_the_colours_of_unmasked_pixels(run, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    limits = []
+    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: limits.append(f.axes[0].images[0].get_clim()))
+    folder = str(tmp_path / "xtc")
+    simulate.write(RunSpec(events=1, detectors=(Detector(name="quad", kind="epix10ka", segments=4),)), folder)
+    status = np.zeros((7, *QUAD.shape), np.uint64)
+    status[:, :, :, ::2] = 1
+    constants = {"pedestals": np.full((7, *QUAD.shape), -1e5, np.float32), "pixel_status": status}
+    for kind, value in constants.items():
+        psana_dask.calib.deploy({kind: value}, tmp_path / "calib", "quad", 1)
+    result = CliRunner().invoke(main, ["show", folder, "quad", "-o", str(tmp_path / "p.png")])
+    assert result.exit_code == 0, result.output
+    # calibration makes bad pixels 0, which is far below all others
+    [(low, high)] = limits
+    assert 9e4 < low < high
