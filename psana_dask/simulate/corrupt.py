@@ -1,6 +1,7 @@
 """Damaging files on purpose, for tests of what a reader does then.
 
-Every function changes the file where it lies; copy it first if it is still wanted.
+Every function changes the file where it lies; copy it first if it is still wanted.  Files with ``.xtc2`` in
+their name are LCLS-II, others LCLS-1.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from psana_dask.readers.xtc2_layout import DGRAM, XTC
+from psana_dask.readers import xtc2_layout, xtc_layout
 
 File = str | PathLike[str]
+HEADERS = {
+    "xtc2": (xtc2_layout.DGRAM.itemsize, xtc2_layout.XTC.itemsize),
+    "xtc": (xtc_layout.DGRAM.itemsize, xtc_layout.XTC.itemsize),
+}
+"""Bytes of the header of a datagram, and of a container, by format; the last word of both is the extent."""
 
 
 def cut(path: File, size: int) -> None:
@@ -49,7 +55,7 @@ def overwrite(path: File, offset: int, data: bytes) -> None:
 
 
 def drop_datagram(path: File, number: int) -> tuple[int, int]:
-    """Take the datagram `number` (from 0) out of an XTC2 file.
+    """Take the datagram `number` (from 0) out of a file.
 
     Returns
     -------
@@ -57,33 +63,40 @@ def drop_datagram(path: File, number: int) -> tuple[int, int]:
         The offset where it was, and its size.
     """
     data = Path(path).read_bytes()
-    offset, size = datagrams(data)[number]
+    offset, size = datagrams(data, format_of(path))[number]
     Path(path).write_bytes(data[:offset] + data[offset + size :])
     return offset, size
 
 
 def swap_datagrams(path: File, one: int, other: int) -> None:
-    """Let two datagrams of an XTC2 file change places."""
+    """Let two datagrams of a file change places."""
     data = Path(path).read_bytes()
-    pieces = [data[offset : offset + size] for offset, size in datagrams(data)]
+    pieces = [data[offset : offset + size] for offset, size in datagrams(data, format_of(path))]
     rest = data[sum(map(len, pieces)) :]
     pieces[one], pieces[other] = pieces[other], pieces[one]
     Path(path).write_bytes(b"".join(pieces) + rest)
 
 
 def set_extent(path: File, number: int, extent: int) -> None:
-    """Let the header of an XTC2 datagram lie about its length."""
-    offset, _ = datagrams(Path(path).read_bytes())[number]
-    overwrite(path, offset + DGRAM.itemsize - 4, extent.to_bytes(4, "little"))
+    """Let the header of a datagram lie about its length."""
+    form = format_of(path)
+    offset, _ = datagrams(Path(path).read_bytes(), form)[number]
+    overwrite(path, offset + HEADERS[form][0] - 4, extent.to_bytes(4, "little"))
 
 
-def datagrams(data: bytes) -> list[tuple[int, int]]:
-    """Return (offset, size) of all whole datagrams with 24-byte headers."""
+def format_of(path: File) -> str:
+    """Return the format of a simulated file, from its name."""
+    return "xtc2" if ".xtc2" in Path(path).name else "xtc"
+
+
+def datagrams(data: bytes, form: str = "xtc2") -> list[tuple[int, int]]:
+    """Return (offset, size) of all whole datagrams (LCLS-II: with 24-byte headers)."""
+    header, container = HEADERS[form]
     found, at = [], 0
-    while at + DGRAM.itemsize <= len(data):
-        extent = int.from_bytes(data[at + DGRAM.itemsize - 4 : at + DGRAM.itemsize], "little")
-        size = DGRAM.itemsize - XTC.itemsize + extent
-        if extent < XTC.itemsize or at + size > len(data):
+    while at + header <= len(data):
+        extent = int.from_bytes(data[at + header - 4 : at + header], "little")
+        size = header - container + extent
+        if extent < container or at + size > len(data):
             break
         found.append((at, size))
         at += size

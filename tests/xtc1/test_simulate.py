@@ -18,7 +18,19 @@ from psana_dask.readers.xtc_dump import dump
 from psana_dask.readers.xtc_index_files import ORIGINAL, PROXY, idx_file_of, read_idx, verify_offsets
 from psana_dask.readers.xtc_layout import COMPRESSED, DGRAM, XTC, TransitionId, source_key, source_name
 from psana_dask.readers.xtc_merge import Stream, merge_order
-from psana_dask.simulate import PV, Config, Damage, Daq, Detector, Enum, Epics, Missing, RunSpec, Scan
+from psana_dask.simulate import (
+    PV,
+    Config,
+    Damage,
+    Daq,
+    Detector,
+    Enum,
+    Epics,
+    Missing,
+    RunSpec,
+    Scan,
+    corrupt,
+)
 from psana_dask.simulate.content import find_field
 from psana_dask.sources import FileSource
 
@@ -519,3 +531,20 @@ def test_headers_are_those_of_the_specification(tmp_path):
     assert (words[2] >> 24, words[3] & 0x1FFFF, words[3] >> 17) == (12, 10_003, 2)
     assert words[9] + 20 == row["size"]
     assert words[8] == 1
+
+
+def test_damaging_files(tmp_path):
+    truth = simulate.write(RunSpec(**{**BASE, "events": 5, "detectors": ALL[:3]}), tmp_path)
+    (path,) = truth.files
+    whole = path.read_bytes()
+    places = [(row["offset"], row["size"]) for row in truth.datagrams[0]]
+    assert corrupt.datagrams(whole, "xtc") == places
+    offset, size = corrupt.drop_datagram(path, 6)
+    assert path.read_bytes() == whole[:offset] + whole[offset + size :]
+    path.write_bytes(whole)
+    corrupt.swap_datagrams(path, 5, 7)
+    stamps = [int(d["timestamp"]) for _, d, *_ in Found([path]).dgrams]
+    assert (stamps[5], stamps[7]) == tuple(truth.datagrams[0]["timestamp"][[7, 5]].tolist())
+    path.write_bytes(whole)
+    corrupt.set_extent(path, 6, 11)
+    assert len(corrupt.datagrams(path.read_bytes(), "xtc")) == 6
