@@ -17,6 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psana_dask.algorithms.azimuthal import Integrator, Profiles, integrate, prepare_azimuthal
     from psana_dask.algorithms.groups import COLUMNS
     from psana_dask.algorithms.hits import lit_pixels
     from psana_dask.algorithms.localpeaks import LocalFinder, Selection, prepare_adaptive, prepare_droplet
@@ -25,30 +26,57 @@ if TYPE_CHECKING:
     from psana_dask.algorithms.radialpeaks import RadialFinder, prepare_radial
 
 _HOMES = {
+    **dict.fromkeys(
+        (
+            "Integrator",
+            "Profiles",
+            "integrate",
+            "prepare_azimuthal",
+        ),
+        "azimuthal",
+    ),
     **dict.fromkeys(("COLUMNS",), "groups"),
     **dict.fromkeys(("lit_pixels",), "hits"),
-    **dict.fromkeys(("LocalFinder", "Selection", "prepare_adaptive", "prepare_droplet"), "localpeaks"),
-    **dict.fromkeys(("Peaks", "find_peaks", "momentum", "places"), "peaks"),
-    **dict.fromkeys(("Positions", "flat_positions", "momentum_factor", "pixel_positions"), "positions"),
-    **dict.fromkeys(("RadialFinder", "prepare_radial"), "radialpeaks"),
+    **dict.fromkeys(
+        (
+            "LocalFinder",
+            "Selection",
+            "prepare_adaptive",
+            "prepare_droplet",
+        ),
+        "localpeaks",
+    ),
+    **dict.fromkeys(
+        (
+            "Peaks",
+            "find_peaks",
+            "momentum",
+            "places",
+        ),
+        "peaks",
+    ),
+    **dict.fromkeys(
+        (
+            "Positions",
+            "flat_positions",
+            "momentum_factor",
+            "pixel_positions",
+        ),
+        "positions",
+    ),
+    **dict.fromkeys(
+        (
+            "RadialFinder",
+            "prepare_radial",
+        ),
+        "radialpeaks",
+    ),
 }
 
 __all__ = [
-    "COLUMNS",
-    "LocalFinder",
-    "Peaks",
-    "Positions",
-    "RadialFinder",
-    "Selection",
-    "find_peaks",
-    "flat_positions",
-    "lit_pixels",
-    "momentum",
-    "momentum_factor",
-    "pixel_positions",
-    "places",
-    "prepare_adaptive",
-    "prepare_droplet",
+    "COLUMNS", "Integrator", "LocalFinder", "Peaks", "Positions", "Profiles", "RadialFinder", "Selection",
+    "find_peaks", "flat_positions", "integrate", "lit_pixels", "momentum", "momentum_factor",
+    "pixel_positions", "places", "prepare_adaptive", "prepare_azimuthal", "prepare_droplet",
     "prepare_radial",
 ]  # fmt: skip
 

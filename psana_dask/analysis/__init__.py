@@ -12,13 +12,25 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psana_dask.analysis.azimuthal import integrate
     from psana_dask.analysis.peaks import find_peaks, lit_pixels, peak_table, write_cxi
 
 _HOMES = {
-    **dict.fromkeys(("find_peaks", "lit_pixels", "peak_table", "write_cxi"), "peaks"),
+    **dict.fromkeys(("integrate",), "azimuthal"),
+    **dict.fromkeys(
+        (
+            "find_peaks",
+            "lit_pixels",
+            "peak_table",
+            "write_cxi",
+        ),
+        "peaks",
+    ),
 }
 
-__all__ = ["find_peaks", "lit_pixels", "peak_table", "write_cxi"]
+__all__ = [
+    "find_peaks", "integrate", "lit_pixels", "peak_table", "write_cxi",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
