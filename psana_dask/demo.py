@@ -54,9 +54,7 @@ def _mean(run: Run, name: str, output: str) -> None:
     raw = run[name, "raw"]
     with ComputeProgress("mean image"):
         mean = raw.psana.masked().mean("time", keep_attrs=True).compute()
-    _say("run.epixquad.assembled(mean)")
-    image = run.epixquad.assembled(mean, holes="nearest")
-    save_picture(image, output, f"mean of {raw.sizes['time']} events of {raw.name}")
+    save_picture(mean, output, f"mean of {raw.sizes['time']} events of {raw.name}")
     click.echo(f"wrote {Path(output).resolve()}")
 
 
