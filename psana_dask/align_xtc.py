@@ -90,10 +90,11 @@ def _event_rows(
 
 def _left_out(stream: StreamIndex, rows: Ints, taken: Array, file: str) -> list[Problem]:
     """Return a problem for each L1Accept that is in no event."""
-    l1 = rows[stream["service"][rows] == Service.L1_ACCEPT]
-    lost = np.setdiff1d(l1, taken, assume_unique=False)[:MOST_PROBLEMS]
+    used = np.zeros(len(stream), bool)
+    used[taken[taken >= 0]] = True
+    lost = rows[(stream["service"][rows] == Service.L1_ACCEPT) & ~used[rows]]
     problems = []
-    for row in lost.tolist():
+    for row in lost[:MOST_PROBLEMS].tolist():
         fiducial = int(stream["fiducial"][row]) & NO_FIDUCIAL
         what = "an event without a valid fiducial" if fiducial >= FIDUCIALS else _TWIN
         path = stream.parts[stream["part"][row]]

@@ -63,7 +63,7 @@ class StreamScan:
         if self._live:  # files beside the data are behind, or ahead of it
             return self._rows.scan(source, part, start, np.zeros(0, np.int64))
         listing = self._listings[part] = read_listing(source.name)
-        return self._rows.scan(source, part, start, np.unique(listing.offset))
+        return self._rows.scan(source, part, start, np.sort(listing.offset))
 
     def next_parts(self, parts: list[str]) -> list[str]:
         """Return nothing: LCLS-1 parts do not announce each other."""
@@ -224,7 +224,10 @@ class Listing:
     def missing_from(self, index: StreamIndex, part: int) -> list[Problem]:
         """Return a problem for each listed event that the scan did not find."""
         mine = (index["part"] == part) & (index["service"] == Service.L1_ACCEPT)
-        found = _event_keys(index["timestamp"][mine], index["fiducial"][mine] & NO_FIDUCIAL)
+        timestamp, fiducial = index["timestamp"][mine], index["fiducial"][mine] & NO_FIDUCIAL
+        if np.array_equal(self.timestamp, timestamp) and np.array_equal(self.fiducial, fiducial):
+            return []
+        found = _event_keys(timestamp, fiducial)
         missing = np.flatnonzero(~np.isin(_event_keys(self.timestamp, self.fiducial), found))
         what = f"{os.path.basename(self.name)} lists an event of which no datagram was found"
         return [

@@ -21,12 +21,12 @@ from psana_dask.errors import FormatError
 from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, missing_value, read_split
 from psana_dask.model import Array, Kind, Problem
 from psana_dask.payload_blocks import PayloadBlocks
-from psana_dask.payload_events import PayloadEvents, Some, tiles
+from psana_dask.payload_events import PayloadEvents, PayloadKind, Some, tiles
 from psana_dask.readers.compression import decompress
 from psana_dask.readers.records import View
 from psana_dask.readers.tables.panels import Panels, panel_table
 from psana_dask.readers.xtc_fields import Column, frame_of
-from psana_dask.readers.xtc_values import Ragged
+from psana_dask.readers.xtc_values import Ragged, counted_in_head, head_counts
 from psana_dask.recording import Recording
 
 Ints = npt.NDArray[np.int64]
@@ -332,9 +332,16 @@ class RaggedPayloads(RaggedReader):
 
 
 def item_counts(some: Some) -> Iterator[tuple[Any, Ints]]:
-    """Yield (which, number of items) of a ragged field."""
-    for which, values in decoded(some):
-        yield which, as_ragged(values).counts
+    """Yield (which, number of items) of a ragged field; from the heads of the payloads where they say it."""
+    record, value = some.kind.view.record, some.kind.column.value
+    if some.kind.compressed or value is None or not counted_in_head(record, value):
+        for which, values in decoded(some):
+            yield which, as_ragged(values).counts
+        return
+    head = record.dtype.itemsize
+    heads = some.kind.blocks.payloads(some.rows, some.blocks, 0, head).data.reshape(-1, head)
+    sizes = some.kind.blocks.index["payload"][some.blocks].astype(np.int64)
+    yield slice(None), head_counts(record, value, heads, sizes)
 
 
 def as_ragged(values: Array | Ragged) -> Ragged:
@@ -387,16 +394,22 @@ def reader_of(recording: Recording, channel: Channel, *, keep_damaged: bool = Fa
         return PanelFrames(events)
     if channel.spec.kind is Kind.STRING:
         return TextPayloads(events)
-    fixed = len({c.shape for c in columns}) == 1 and not any(c.ragged for c in columns)
-    if fixed and all(_is_fixed(some) for some in events.some(np.arange(len(recording.events)))):
+    if len({c.shape for c in columns}) > 1 or any(c.ragged for c in columns):
+        return RaggedPayloads(events)
+    if all(_surely_fixed(kind) for _, kind in events.kinds) or _of_one_size(events):
         return ValueFrames(events)
     return RaggedPayloads(events)
 
 
-def _is_fixed(some: Some) -> bool:
-    """Tell whether all payloads have the value in the same shape."""
-    column = some.kind.column
-    if some.kind.is_direct or (column.value is not None and column.value.fixed) or some.kind.compressed:
-        return True
-    sizes = some.kind.blocks.index["payload"][some.blocks]
-    return bool(np.all(sizes == some.kind.size)) or not column.shape
+def _surely_fixed(kind: PayloadKind) -> bool:
+    """Tell whether the layout alone says that a value has one shape."""
+    value = kind.column.value
+    return kind.compressed or not kind.column.shape or (value is not None and value.fixed)
+
+
+def _of_one_size(events: PayloadEvents) -> bool:
+    """Tell whether all payloads of each kind are as long as the one that stands for them."""
+    return all(
+        np.all(some.kind.blocks.index["payload"][some.blocks] == some.kind.size)
+        for some in events.some(np.arange(len(events.recording.events)))
+    )

@@ -204,6 +204,30 @@ def _direct(record: Record, value: Value, data: Bytes, starts: Ints, stops: Ints
     return texts(column) if text else column
 
 
+def counted_in_head(record: Record, value: Value) -> bool:
+    """Tell whether the fixed head of a payload says how many items of a value it has."""
+    return not value.fixed and _is_listed(record, value.path)
+
+
+def head_counts(record: Record, value: Value, heads: Bytes, sizes: Ints) -> Ints:
+    """Return the number of items that each head says, (event,); 0 where the payload is too short for them.
+
+    Parameters
+    ----------
+    record : Record
+    value : Value
+        For which `counted_in_head` holds.
+    heads : (event, ``record.dtype.itemsize``) uint8
+    sizes : (event,) int64
+        Bytes of the payloads.
+    """
+    item = record.lookup[value.path[0]]
+    field = item[0] if isinstance(item, tuple) else record.fields[-1]
+    table = np.ascontiguousarray(heads).view(record.dtype)[:, 0]
+    counts = np.asarray(Batch(record, np.arange(len(heads)), table)[str(field.shape[0])], np.int64)
+    return np.where((field.offset or 0) + counts * field.dtype.itemsize <= sizes, counts, 0)
+
+
 def _is_listed(record: Record, path: tuple[str, ...]) -> bool:
     """Tell whether a value is stored in a list of records, or numbers, whose length the head says."""
     item = record.lookup[path[0]]
