@@ -77,9 +77,17 @@ def test_simulate_writes_a_run_that_opens(tmp_path):
     assert "xppx00318 run 7: 8 events" in call("info", str(tmp_path / "run"))
 
 
-def test_demo_draws_the_mean(tmp_path):
+def test_simulate_writes_lcls1_runs_too(tmp_path):
+    call("simulate", str(tmp_path / "run"), "--events", "8", "--format", "xtc")
+    text = call("info", str(tmp_path / "run"))
+    assert "xtc, 3 streams, 4 files" in text
+    assert "32×185×388" in text
+
+
+@pytest.mark.parametrize("form", ["xtc2", "xtc"])
+def test_demo_draws_the_mean(tmp_path, form):
     picture = tmp_path / "demo.png"
-    text = call("demo", "--events", "16", "-o", str(picture))
+    text = call("demo", "--events", "16", "-o", str(picture), "--format", form)
     assert "16 events" in text
     assert min(png_size(picture)) > 300
 

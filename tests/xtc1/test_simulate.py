@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import psana_dask
 from psana_dask import simulate
 from psana_dask.readers import xtc
 from psana_dask.readers.tables.panels import is_imager, panel_stack
@@ -548,3 +549,40 @@ def test_damaging_files(tmp_path):
     path.write_bytes(whole)
     corrupt.set_extent(path, 6, 11)
     assert len(corrupt.datagrams(path.read_bytes(), "xtc")) == 6
+
+
+def test_the_public_face_finds_every_value(tmp_path):
+    daq = Daq(streams=2, first_fiducial=131_020)
+    gaps = (Missing(events=(5,), detector="ebeam"), Missing(events=(4,), stream=80))
+    bad = (
+        Damage(events=(3,), word=1 << 12, detector="epix100a"),
+        Damage(events=(6,), stream=0, word=1 << 15),
+    )
+    spec = RunSpec(**{**BASE, "steps": 2, "daq": daq, "missing": gaps, "damage": bad})
+    truth = simulate.write(spec, tmp_path)
+    run = psana_dask.open(tmp_path)
+    assert run.problems.what.tolist() == []
+    assert (run.experiment, run.number, run.format) == ("xpptut15", 54, "xtc")
+    assert run.events.time.values.tolist() == truth.times[truth.order].astype("M8[ns]").tolist()
+    assert run.events.fiducial.values.tolist() == truth.fiducials[truth.order].tolist()
+    assert run.events.step.values.tolist() == truth.step[truth.order].tolist()
+    compared = sum(compare_detector(run, truth, one) for one in truth._content.xtc)
+    assert compared > 600
+
+
+def compare_detector(run, truth, one):
+    """Compare every field that the face has under the same name; return how many values there were."""
+    name, compared = one.detector.name, 0
+    found = run[name if not one.is_bld else source_name(*one.whole)]
+    there = truth.present(name).all(axis=1)[truth.order]
+    assert found.present.values.tolist() == there.tolist()
+    for field in (f for f in one.detector.algorithms[0].fields if f.name in found.fields):
+        values = found[field.name].values
+        for i in np.flatnonzero(there).tolist():
+            want = truth.value(name, field.name, int(truth.order[i]))
+            np.testing.assert_array_equal(
+                values[i].reshape(np.shape(want)), want, err_msg=f"{name}.{field.name}"
+            )
+            compared += 1
+    assert compared or name in {"timing", "ipm"}, name
+    return compared
