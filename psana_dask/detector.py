@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from psana_dask.geometry.refine import RingFit
     from psana_dask.imaging import Imaging
     from psana_dask.stores import Calib
+    from psana_dask.reductions.roi import Roi
 
 
 COORDINATES = ("time", "timestamp", "fiducial", "pulse_id", "step", "panel")
@@ -450,6 +451,29 @@ class Detector:
         if self._imaging.is_plain:
             return "none"
         return "constant" if self._imaging.lookups["geometry"] else "default"
+
+    def roi(
+        self, panel: Any = None, rows: Any = None, cols: Any = None, *, mask: Any = None, **choices: Any
+    ) -> Roi:
+        """Return a region of interest: sums, means, projections, histograms for every event.
+
+        Parameters
+        ----------
+        panel, rows, cols : int, slice or list of int, optional
+            Positions; all by default.
+        mask : array, optional
+            1 good, 0 bad, of the whole frame.
+        **choices
+            For calibrated values, as in `calibrated`.
+
+        Examples
+        --------
+        >>> spot = run.epixquad.roi(panel=1, rows=slice(40, 80), cols=slice(100, 160))
+        >>> spot.sum(), spot.projection("col"), spot.histogram(range(0, 100, 5)), spot.calib
+        """
+        from psana_dask.reductions.roi import Roi
+
+        return Roi(self._view, self._entry, panel, rows, cols, mask, choices)
 
     # ---- text ---------------------------------------------------------------------------------
     @cached_property

@@ -280,6 +280,5 @@ def test_missing_events_of_one_stream(tmp_path):
     assert run.events.timestamp.values.tolist() == truth.timestamps[[0, 3, 4]].tolist()
 
 
-def test_a_loop_over_a_run_is_refused(plain_run):
-    with pytest.raises(TypeError, match="'Run' object is not iterable"):
-        list(plain_run)
+def test_a_loop_over_a_run_gives_its_events(plain_run):
+    assert [event.timestamp for event in plain_run] == plain_run.events.timestamp.values.tolist()

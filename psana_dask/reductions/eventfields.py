@@ -83,7 +83,8 @@ def event_fields(
         detector, _, last = name.rpartition(".") if isinstance(name, str) else (name[0], "", name[1])
         if last in PIXELS and detector:
             entry = view.find(detector)
-            quantity = pixel_quantity(view, entry, last, **dict(calibration or {}))
+            stored = field_quantity(view, entry, last) if last in entry.channels else None
+            quantity = stored or pixel_quantity(view, entry, last, **dict(calibration or {}))
             found[entry.name, last] = EventField(entry.name, last, quantity.target, quantity)
             continue
         for owner, fields in chosen_fields(view, [name]).items():

@@ -180,7 +180,9 @@ def _is_field(view: View, pair: tuple[Any, Any]) -> bool:
 def _of_name(view: View, name: str | tuple[str, str], calibration: dict[str, Any]) -> Iterable[Quantity]:
     detector, _, last = name.rpartition(".") if isinstance(name, str) else (name[0], "", name[1])
     if last in PIXELS and detector:
-        yield from (pixel_quantity(view, e, last, **calibration) for e in _entries(view, detector))
+        for entry in _entries(view, detector):
+            stored = field_quantity(view, entry, last) if last in entry.channels else None
+            yield stored or pixel_quantity(view, entry, last, **calibration)
         return
     explicit = isinstance(name, tuple) or (bool(detector) and not any(c in name for c in "*?["))
     for found, fields in chosen_fields(view, [name]).items():
