@@ -303,8 +303,9 @@ class RunSpec:
 
     def _refuse_what_only_xtc2_has(self) -> None:
         given = [f.name for f in fields(self) if f.name in _ONLY_XTC2 and getattr(self, f.name) != f.default]
-        if given or self.end_run_values or self.smalldata == "daq":
-            raise ValueError(f"LCLS-1 runs have no {', '.join(given) or 'end_run_values or daq smalldata'}")
+        if given or self.end_run_values or self.part_names or self.smalldata == "daq":
+            what = ", ".join(given) or "end_run_values, part_names or daq smalldata"
+            raise ValueError(f"LCLS-1 runs have no {what}")
 
 
 _ONLY_XTC2 = {"configure", "naming", "old_header", "data_first", "shapes_tail", "nested"}

@@ -57,8 +57,7 @@ class XtcFiles:
         """Return the file name of a part."""
         spec = self.first
         prefix = spec.daq.prefix or spec.experiment
-        usual = f"{prefix}-r{spec.number:04d}-s{self.stream:02d}-c{part:02d}.xtc"
-        return spec.part_names.get((self.stream, part), usual) + self._suffix
+        return f"{prefix}-r{spec.number:04d}-s{self.stream:02d}-c{part:02d}.xtc{self._suffix}"
 
     @property
     def _suffix(self) -> str:

@@ -216,12 +216,18 @@ def _evr(values: Values, settings: Settings) -> Values:
 
 
 # ---- settings -----------------------------------------------------------------------------------
+HIGH_GAIN = {"gainMap": np.full((185, 194), 0xFFFF, np.uint16)}
+"""Gain map of a quadrant whose pixels are all in high gain."""
+
+
 def _cspad_settings(shape: Shape) -> Settings:
-    return {"quad_mask": 15, "roi_masks": 0xFFFFFFFF, "asic_mask": 15, "active_run_mode": 3, "event_code": 40}
+    quads = [{"gm": HIGH_GAIN} for _ in range(4)]
+    masks = {"quad_mask": 15, "roi_masks": 0xFFFFFFFF, "asic_mask": 15}
+    return {**masks, "quads": quads, "active_run_mode": 3, "event_code": 40}
 
 
 def _cspad2x2_settings(shape: Shape) -> Settings:
-    return {"asic_mask": 3, "roi_mask": 3}
+    return {"asic_mask": 3, "roi_mask": 3, "quad": {"gm": HIGH_GAIN}}
 
 
 def _epix_settings(shape: Shape) -> Settings:
