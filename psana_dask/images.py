@@ -117,19 +117,40 @@ def _applied(
 ) -> xr.DataArray:
     """Apply `work` over the outer dimensions, lazily where the input is lazy."""
     found: xr.DataArray = xr.apply_ufunc(
-        work,
+        partial(_blocks, work=work, core=core, sizes=sizes, dtype=dtype),
         *map(_chunked, inputs),
         input_core_dims=core,
         output_core_dims=[list(sizes)],
-        dask="parallelized",
-        output_dtypes=[dtype],
-        dask_gufunc_kwargs={"output_sizes": sizes, "allow_rechunk": True},
+        dask="allowed",
         keep_attrs="override",
     )
     if tables is None:
         return found
     units = {"units": "m"}
     return found.assign_coords(y=("y", tables.y, units), x=("x", tables.x, units))
+
+
+def _blocks(
+    *arrays: Any, work: Any, core: Sequence[Sequence[str]], sizes: dict[str, int], dtype: np.dtype[Any]
+) -> Any:
+    """Call `work` on arrays, or once for each chunk of the outer dimensions of Dask arrays."""
+    if not any(hasattr(array, "dask") for array in arrays):
+        return work(*map(np.asarray, arrays))
+    from dask.array import asarray
+    from dask.array.core import blockwise
+
+    # the outer dimensions end together; an array may lack the first ones
+    most = max(array.ndim - len(names) for array, names in zip(arrays, core, strict=True))
+    outer = [f"outer{k}" for k in range(most)]
+    pairs: list[Any] = []
+    for array, names in zip(arrays, core, strict=True):
+        count = array.ndim - len(names)
+        # a frame is one piece: its panels are assembled together
+        whole = asarray(array).rechunk(dict.fromkeys(range(count, array.ndim), -1))
+        pairs += [whole, (*outer[most - count :], *names)]
+    out = (*outer, *sizes)
+    meta = np.empty((0,) * len(out), dtype)
+    return blockwise(work, out, *pairs, new_axes=sizes, dtype=dtype, meta=meta, concatenate=True)
 
 
 def _chunked(array: xr.DataArray) -> xr.DataArray:
