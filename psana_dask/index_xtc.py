@@ -83,7 +83,8 @@ class StreamScan:
             raise TruncatedError(first.what, first.file, first.offset)
         columns = self._rows.columns()
         index = StreamIndex(self._stream, parts, (), columns, (), "xtc")
-        columns["config"] = states(index)
+        columns["config"], doubtful = states(index)
+        problems += doubtful
         described = described_index(index)
         for part, listing in self._listings.items():
             problems += [*listing.problems, *listing.missing_from(index, part)]
@@ -92,8 +93,8 @@ class StreamScan:
 
 
 # ---- configurations -----------------------------------------------------------------------------
-def states(index: StreamIndex) -> npt.NDArray[np.int16]:
-    """Return for each datagram how often the settings changed before: the state of configuration.
+def states(index: StreamIndex) -> tuple[npt.NDArray[np.int16], list[Problem]]:
+    """Return for each datagram its state of configuration, how often settings changed before it; and problems.
 
     Every Configure is a change, a BeginCalibCycle only where it carries other settings than
     those in force (what the run control says of the step does not count).
@@ -101,14 +102,20 @@ def states(index: StreamIndex) -> npt.NDArray[np.int16]:
     blocks = PayloadBlocks(index)
     changes = np.zeros(len(index), np.int64)
     in_force: dict[int, bytes] = {}
+    problems = []
     for row in np.flatnonzero(np.isin(index["service"], (Service.CONFIGURE, Service.BEGIN_STEP))).tolist():
         found = dict(_settings(blocks, row))
-        if index["service"][row] == Service.CONFIGURE:
+        configure = index["service"][row] == Service.CONFIGURE
+        if configure and in_force and not found:  # a damaged header, as a rule
+            what = "a Configure without settings: those before it stay"
+            path = index.parts[index["part"][row]]
+            problems.append(Problem(path, int(index["offset"][row]), int(index["timestamp"][row]), what))
+        elif configure:
             changes[row], in_force = 1, found
         elif any(in_force.get(key) != payload for key, payload in found.items()):
             changes[row] = 1
             in_force |= found
-    return np.cumsum(changes).astype(np.int16)
+    return np.cumsum(changes).astype(np.int16), problems
 
 
 def _settings(blocks: PayloadBlocks, row: int) -> Iterator[tuple[int, bytes]]:

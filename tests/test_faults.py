@@ -19,8 +19,21 @@ import psana_dask
 from psana_dask import simulate
 from psana_dask.errors import PsanaError, PsanaWarning
 from psana_dask.model import Service
+from psana_dask.readers import xtc
 from psana_dask.readers.xtc2_scanner import Scanner
-from psana_dask.simulate import PV, Algorithm, Choice, Config, Detector, Enum, Epics, Field, RunSpec, Scan
+from psana_dask.simulate import (
+    PV,
+    Algorithm,
+    Choice,
+    Config,
+    Daq,
+    Detector,
+    Enum,
+    Epics,
+    Field,
+    RunSpec,
+    Scan,
+)
 from psana_dask.sources import POOL, FileSource, MemorySource
 
 CUTS, FLIPS = 2_000, 10_000
@@ -57,12 +70,36 @@ SPEC = RunSpec(
 )
 
 
+LCLS1 = RunSpec(
+    format="xtc",
+    events=30,
+    steps=3,
+    slow_every=5,
+    slow_offset=2,
+    smalldata=None,
+    daq=Daq(streams=1, index=False),
+    detectors=(
+        Detector(name="evr0", kind="timing"),
+        Detector(name="ebeam", kind="ebeam"),
+        Detector(name="cam", kind="camera", shape=(8, 12)),
+        Detector(name="acq", kind="waveform", shape=(2, 1, 20), every=3),
+    ),
+    epics=(Epics(pvs=(PV("T", lambda m: 1.5 * m.event, address="TST:T"),)),),
+    scan=Scan(motors={"x": np.float64([1, 2, 3])}),
+)
+
 OTHERS = {
     "old header": {"old_header": True},
     "tiny times": {"timestamps": tuple(range(30))},
     "nested, data first": {"nested": True, "data_first": True, "shapes_tail": 4},
 }
 """The same run in other clothes: these get a tenth of the cases."""
+
+CHECKED = {
+    "xtc2": (("timing", "pulseId", 0), ("cam", "raw", 1), ("mixed", "level", 0)),
+    "xtc": (("ebeam", "photon_energy", 0), ("cam", "raw", 0), ("acq", "raw", 0)),
+}
+"""Detector, field and segment that are compared with what was simulated."""
 
 
 @dataclass(frozen=True)
@@ -147,20 +184,21 @@ class Reference:
         return sorted(lost)
 
 
-@pytest.fixture(scope="module", params=["new header", *OTHERS])
+@pytest.fixture(scope="module", params=["new header", *OTHERS, "LCLS-1"])
 def reference(request, tmp_path_factory):
-    spec = replace(SPEC, **OTHERS.get(request.param, {}))
+    spec = LCLS1 if request.param == "LCLS-1" else replace(SPEC, **OTHERS.get(request.param, {}))
     truth = simulate.write(spec, tmp_path_factory.mktemp("faults"))
     found = Reference(truth)
-    found.title, found.share = request.param, 0.1 if request.param in OTHERS else 1
+    found.title, found.share = request.param, 0.1 if request.param in {*OTHERS, "LCLS-1"} else 1
     assert len(found.content) <= 64 * 1024
     assert len(found.timestamps) == SPEC.events
-    for name, field, segment in (("timing", "pulseId", 0), ("cam", "raw", 1), ("mixed", "level", 0)):
+    for name, field, segment in CHECKED[spec.format]:
+        in_file = "image" if field == "raw" and spec.format == "xtc2" else field
         for k, event in enumerate(truth.order):
-            want = truth.value(name, "image" if field == "raw" else field, int(event), segment)
+            want = truth.value(name, in_file, int(event), segment)
             got = found.dataset[f"{name}_{field}"].values[k]
             if want is not None:
-                np.testing.assert_array_equal(got[1] if name == "cam" else got, want)
+                np.testing.assert_array_equal(got[1] if segment else got, want)
     return found
 
 
@@ -294,6 +332,10 @@ def hit(reference, stamp, place):
 
 def scanned(source):
     """Return all that a scan finds, as far as it does not name the source."""
+    if xtc.recognise(source):
+        block = xtc.scan(source)
+        problems = [(p.offset, p.what) for p in block.problems]
+        return block.next, block.dgrams.tobytes(), block.leaves.tobytes(), problems
     scanner = Scanner()
     end = scanner.scan(source, 0)
     columns = scanner.columns() if scanner.has_rows() else {}

@@ -303,6 +303,7 @@ class _Walk:
         cut = status == k.Status.TRUNCATED
         if cut and self._live:
             return False
+        self._seconds = self._seconds or self._clock_at(offset)
         first = self._doubtful(offset)
         found = [p for p in (self._next_chain(first), self._next_known(first)) if p >= 0]
         goal = min(found, default=offset)
@@ -315,6 +316,13 @@ class _Walk:
         self._problem(offset, f"{what}: {skipped} bytes are passed over; {more}")
         self._state[NEXT] = goal
         return bool(found)
+
+    def _clock_at(self, offset: int) -> int:
+        """Return the seconds of the header at `offset`, 0 if it is none: they tell other headers from data."""
+        if offset + DGRAM.itemsize > self._state[END]:
+            return 0
+        row = np.frombuffer(read_bytes(self._source, offset, DGRAM.itemsize), DGRAM)[0]
+        return int(row["seconds"]) if is_header(row) else 0
 
     def _doubtful(self, offset: int) -> int:
         """Return where to search from: the last datagram too if it is damaged, its size may be wrong."""
