@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,9 +39,25 @@ class ArrayAccessor:
         names = [f"{detector}_{kind}" for kind in ("panel_present", "present")] + ["panel_present", "present"]
         known = [n for n in names if n in self._array.coords]
         if not known:
-            raise ValueError(f"{self._array.name} does not know what is missing: no coordinate {names[1]}")
+            hint = "; assemble with fill=np.nan instead" if "x" in self._array.dims else ""
+            what = f"{self._array.name} does not know what is missing: no coordinate {names[1]}"
+            raise ValueError(what + hint)
         dtype = np.result_type(self._array.dtype, np.float32)
         return self._array.astype(dtype).where(self._array.coords[known[0]])
+
+    def calibrate(self, constants: Mapping[str, Any], **choices: Any) -> xr.DataArray:
+        """Return the calibrated values of raw words (..., [panel,] row, col).
+
+        Parameters
+        ----------
+        constants : mapping of kind to array or Constants
+            ``det.constants``, or arrays.
+        **choices
+            ``common_mode=``, ``gain=``, ``mask=``, ``detector=``, ...: see `psana_dask.words.calibrate`.
+        """
+        from psana_dask.words import calibrate
+
+        return calibrate(self._array, constants, **choices)
 
     def assemble(self, geometry: Geometry | str | os.PathLike[str], **choices: Any) -> xr.DataArray:
         """Return the images (..., y, x) of an array of pixels (..., panel, row, col).

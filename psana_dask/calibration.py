@@ -6,7 +6,6 @@ selections; what was used is in the attributes of every result.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from psana_dask.calib import gain
 from psana_dask.calib.commonmode import CommonMode
-from psana_dask.calib.constants import Constants, summary
+from psana_dask.calib.constants import Constants
 from psana_dask.calib.detectors import GENERIC
 from psana_dask.calib.detectors import Detector as DetectorRow
 from psana_dask.calib.detectors import detector as detector_row
@@ -30,9 +29,10 @@ from psana_dask.catalog import Entry
 from psana_dask.dataset import View
 from psana_dask.errors import ConstantsError, ConstantsNotFound, ConstantsWarning, NameNotFound
 from psana_dask.pipeline import Choice, FrameArray
-from psana_dask.settings import DetectorConfig
+from psana_dask.settings import Config, DetectorConfig
 from psana_dask.slow import detector_config
 from psana_dask.stores import Calib, is_small, lookups_of
+from psana_dask.words import step_attrs
 
 Policy = Literal["error", "warn", "raw"]
 Attrs = dict[str, Any]
@@ -106,6 +106,19 @@ class DetectorCalibration:
             return None
         return ranges_of(detector_config(self.view.recording, self.entry.alias))
 
+    @cached_property
+    def gain_mask(self) -> npt.NDArray[np.float32] | None:
+        """Factors of pixels that the settings put into low gain, (panel, row, col): CSPAD of LCLS-1."""
+        sections = {"Cspad": 8, "Cspad2x2": 2}.get(self.row.name)
+        if self.xtc2 or sections is None:
+            return None
+        config = detector_config(self.view.recording, self.entry.alias)
+        maps = [part for segment in sorted(config.segments) for part in _gain_maps(config[segment])]
+        if not maps:
+            return None
+        factors = gain.low_gain_factors(np.stack(maps), sections)
+        return factors if self.panels is None else factors[self.panels]
+
     # ---- constants ----------------------------------------------------------------------------
     @cached_property
     def lookups(self) -> Lookups:
@@ -172,7 +185,7 @@ class DetectorCalibration:
 
     def _prepared(self, constants: Calib, choices: Mapping[str, Any]) -> tuple[Tables, str, Attrs]:
         """Return the tables for these choices, the hash of all that decides them, and what to tell."""
-        how = Choices(**choices)
+        how = self._with_settings(Choices(**choices))
         known = self._known(constants, how)
         parts = [_hash(kind, known[kind]) for kind in sorted(known) if known[kind] is not None]
         ranges = None if self.ranges is None else _hash("ranges", self.ranges)
@@ -180,15 +193,22 @@ class DetectorCalibration:
         kept = self.view.kept
         held, tables = kept.get(("tables", self.entry.name), ("", None))
         if tables is None or held != digest:
-            tables = replace(self._tables(known, choices), again=self._again(constants, choices))
+            tables = prepare(
+                known, self.row, xtc2=self.xtc2, shape=self.shape, ranges=self.ranges, panels=self.panels,
+                **vars(how),
+            )  # fmt: skip
+            tables = replace(tables, again=self._again(constants, choices))
             kept["tables", self.entry.name] = digest, tables
-        return tables, digest, self._attrs(known, how)
+        attrs = step_attrs(known, how, self.row, self.xtc2)
+        if how.gain_mask is not None and (low := int(np.count_nonzero(np.asarray(how.gain_mask) != 1))):
+            attrs["low_gain_pixels"] = low
+        return tables, digest, attrs
 
-    def _tables(self, known: Mapping[str, Any], choices: Mapping[str, Any]) -> Tables:
-        return prepare(
-            known, self.row, xtc2=self.xtc2, shape=self.shape, ranges=self.ranges, panels=self.panels,
-            **choices,
-        )  # fmt: skip
+    def _with_settings(self, how: Choices) -> Choices:
+        """Return the choices with what the detector's settings say of its gain."""
+        if how.gain is not True or how.gain_mask is not None:
+            return how
+        return replace(how, gain_mask=self.gain_mask)
 
     def _again(self, constants: Calib, choices: Mapping[str, Any]) -> Any:
         """Return a call that makes the tables in another process, if it is small enough to travel."""
@@ -198,20 +218,6 @@ class DetectorCalibration:
         total = self.view.choice.total
         view = replace(self.view, choice=Choice.everything(total), kept=type(self.view.kept)())
         return partial(_tables_again, view, self.entry.name, constants, dict(choices))
-
-    def _attrs(self, known: Mapping[str, Any], how: Choices) -> Attrs:
-        """Return what was done, and with what."""
-        stated = {k: v for k, v in known.items() if isinstance(v, Constants)}
-        numbers = common_mode_numbers(how.common_mode, known.get("common_mode"), self.row, self.xtc2)
-        gains = known.get("pixel_gain") is not None or not isinstance(how.gain, bool)
-        return {
-            "calibrated": how.pedestals is not False,
-            "pedestals": _step(how.pedestals), "common_mode": _words(numbers),
-            "gain": _step(how.gain) if gains else "none",
-            "mask": "status words" if how.mask is None else _step(how.mask),
-            "constants": json.dumps(summary(stated)),
-            "units": "ADU" if not gains or how.gain is False else "",
-        }  # fmt: skip
 
     def _uncalibrated(self, policy: Policy, error: ConstantsNotFound) -> tuple[CalibratedArray, Attrs]:
         """Return raw values as floats."""
@@ -229,12 +235,33 @@ def _tables_again(view: View, name: str, constants: Calib, choices: Mapping[str,
 def ranges_of(config: DetectorConfig) -> npt.NDArray[np.int8] | None:
     """Return the gain ranges that an ePix10ka's settings allow, (2, panel, row, col); None if unknown."""
     parts = [config[segment] for segment in sorted(config.segments)]
+    parts = [one for part in parts for one in _inner(part, "elem_cfg", [part])]
     if parts and all("cbitsConfig" in part for part in parts):  # from version 3.0.1 on
         return gain.allowed_ranges(np.stack([part["cbitsConfig"] & np.uint8(28) for part in parts]))
-    if not parts or any("asicPixelConfig" not in part for part in parts):
+    if parts and all("asicPixelConfig" in part for part in parts):
+        pixels = np.stack([part["asicPixelConfig"][:, :176] for part in parts])
+        levels = np.stack([part["trbit"] for part in parts])
+    elif parts and all("asic_pixel_config_array" in part for part in parts):  # LCLS-1: whole panels
+        pixels = np.stack([part["asic_pixel_config_array"] for part in parts])
+        levels = np.array([[asic["trbit"] for asic in part["asics"]] for part in parts])
+    else:
         return None
-    pixels = np.stack([part["asicPixelConfig"][:, :176] for part in parts])
-    return gain.allowed_ranges(gain.control_bits(pixels, np.stack([part["trbit"] for part in parts])))
+    return gain.allowed_ranges(gain.control_bits(pixels, levels))
+
+
+def _gain_maps(config: Config) -> list[npt.NDArray[Any]]:
+    """Return the gain map of each quadrant of a CSPAD, or of a CSPAD2x2."""
+    if "quad.gm.gain_map" in config:
+        return [config["quad.gm.gain_map"]]
+    return [quad["gm.gain_map"] for quad in _inner(config, "quads", [])]
+
+
+def _inner(config: Config, name: str, otherwise: list[Config]) -> list[Config]:
+    """Return the settings that are listed under a name."""
+    if name not in config:
+        return otherwise
+    found: list[Config] = config[name]
+    return found
 
 
 def _kinds(how: Choices) -> list[str]:
@@ -263,21 +290,3 @@ def _mark(value: Any) -> Any:
     if isinstance(value, Mapping):
         return sorted((key, _mark(v)) for key, v in value.items())
     return _hash("choice", value) if isinstance(value, np.ndarray) else repr(value)
-
-
-def _step(value: Any) -> str:
-    """Return how a step was done."""
-    if isinstance(value, bool):
-        return "constants" if value else "off"
-    if callable(value):
-        return getattr(value, "__qualname__", repr(value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}={'array' if isinstance(v, np.ndarray) else v}" for key, v in value.items())
-    return "given"
-
-
-def _words(numbers: Any) -> str:
-    """Return a common mode as text."""
-    if isinstance(numbers, CommonMode):
-        return ", ".join(f"{n:g}" for n in (numbers.algorithm, *numbers.parameters))
-    return "off" if numbers is None else _step(numbers)

@@ -359,6 +359,30 @@ def allowed_ranges(cbits: NDArray[np.uint8]) -> NDArray[np.int8]:
     ]).astype(np.int8)
 
 
+def low_gain_factors(gain_maps: NDArray[Any], sections: int = 8, factor: float = 6.85) -> Planes:
+    """Return the factor of each CSPAD pixel: 1 in high gain, `factor` in low gain.
+
+    Parameters
+    ----------
+    gain_maps : ndarray of uint16, shape (quad, 185, 194)
+        From the settings: bit ``2 * section + half`` is set where a pixel of that half of a 2x1
+        section is in high gain.
+    sections : int
+        Sections of a quad: 8 of a CSPAD, 2 of a CSPAD2x2.
+    factor : float
+        psana's default.
+
+    Returns
+    -------
+    ndarray of float32, shape (quad * sections, 185, 388)
+    """
+    maps = np.asarray(gain_maps)[:, None]
+    bits = 2 * np.arange(sections)[:, None, None]
+    halves = [maps >> (bits + half) & 1 for half in (0, 1)]
+    high = np.concatenate(halves, axis=-1).reshape(-1, maps.shape[-2], 2 * maps.shape[-1])
+    return np.where(high != 0, np.float32(1), np.float32(factor))
+
+
 def gain_range(
     raw: NDArray[Any], decoding: Decoding, ranges: NDArray[np.int8] | None = None
 ) -> NDArray[np.int8]:

@@ -67,8 +67,11 @@ class Service:
         if fault is not None and fault(request):
             return
         url = urllib.parse.urlsplit(request.path)
-        db, name, *rest = url.path.removeprefix("/calib_ws/").split("/")
-        if name == "gridfs":
+        db, name, *rest = [*url.path.removeprefix("/calib_ws/").split("/"), ""][:3]
+        if not name:
+            names = [n for d, n in self.documents if d == db]
+            body = json.dumps([*names, "fs.files", "fs.chunks"]).encode()
+        elif name == "gridfs":
             body = self.payloads.get((db, rest[0]))
         else:
             query = json.loads(urllib.parse.parse_qs(url.query)["query_string"][0])
@@ -147,6 +150,18 @@ def test_the_constant_in_force(service):
     assert np.array_equal(mine.find("det_000001", "pedestals", 21).found().value, PEDS)
     assert isinstance(mine, ConstantsStore)
     assert constant.value.flags.writeable
+
+
+def test_listing(service):
+    service.add("cdb_tst", "det_000002", "pixel_gain", PEDS, run=3, run_end=7)
+    service.add("cdb_tst", "det_000002", "pixel_gain", PEDS, run=9, run_end=7)  # begins after it ends
+    mine = store(service)
+    assert mine.detectors() == ["det_000001", "det_000002"]
+    assert [(c.detector, c.kind, str(c.runs)) for c in mine.listing()] == [
+        ("det_000001", "pedestals", "1-end"), ("det_000002", "pixel_gain", "3-7")]
+    assert len(mine.listing("det_000002")) == 1
+    with pytest.raises(ConstantsError, match="name an experiment or a detector"):
+        WebStore("", service.url, limits=QUICK).listing()
 
 
 def test_documents_are_asked_for_once(service):
