@@ -18,12 +18,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psana_dask.algorithms.azimuthal import Integrator, Profiles, integrate, prepare_azimuthal
+    from psana_dask.algorithms.droplets import find_droplets
     from psana_dask.algorithms.groups import COLUMNS
     from psana_dask.algorithms.hits import lit_pixels
     from psana_dask.algorithms.localpeaks import LocalFinder, Selection, prepare_adaptive, prepare_droplet
     from psana_dask.algorithms.peaks import Peaks, find_peaks, momentum, places
+    from psana_dask.algorithms.photons import count_photons
     from psana_dask.algorithms.positions import Positions, flat_positions, momentum_factor, pixel_positions
     from psana_dask.algorithms.radialpeaks import RadialFinder, prepare_radial
+    from psana_dask.algorithms.timetool import (
+        TimeEdges,
+        find_time_edges,
+        project,
+        running_references,
+        step_weights,
+        time_of,
+    )
+    from psana_dask.algorithms.waveforms import (
+        Edges,
+        basis_of,
+        find_edges,
+        fit_basis,
+        integrate_windows,
+        subtract_baseline,
+    )
 
 _HOMES = {
     **dict.fromkeys(
@@ -35,6 +53,7 @@ _HOMES = {
         ),
         "azimuthal",
     ),
+    **dict.fromkeys(("find_droplets",), "droplets"),
     **dict.fromkeys(("COLUMNS",), "groups"),
     **dict.fromkeys(("lit_pixels",), "hits"),
     **dict.fromkeys(
@@ -55,6 +74,7 @@ _HOMES = {
         ),
         "peaks",
     ),
+    **dict.fromkeys(("count_photons",), "photons"),
     **dict.fromkeys(
         (
             "Positions",
@@ -71,13 +91,37 @@ _HOMES = {
         ),
         "radialpeaks",
     ),
+    **dict.fromkeys(
+        (
+            "TimeEdges",
+            "find_time_edges",
+            "project",
+            "running_references",
+            "step_weights",
+            "time_of",
+        ),
+        "timetool",
+    ),
+    **dict.fromkeys(
+        (
+            "Edges",
+            "basis_of",
+            "find_edges",
+            "fit_basis",
+            "integrate_windows",
+            "subtract_baseline",
+        ),
+        "waveforms",
+    ),
 }
 
 __all__ = [
-    "COLUMNS", "Integrator", "LocalFinder", "Peaks", "Positions", "Profiles", "RadialFinder", "Selection",
-    "find_peaks", "flat_positions", "integrate", "lit_pixels", "momentum", "momentum_factor",
-    "pixel_positions", "places", "prepare_adaptive", "prepare_azimuthal", "prepare_droplet",
-    "prepare_radial",
+    "COLUMNS", "Edges", "Integrator", "LocalFinder", "Peaks", "Positions", "Profiles", "RadialFinder",
+    "Selection", "TimeEdges", "basis_of", "count_photons", "find_droplets", "find_edges", "find_peaks",
+    "find_time_edges", "fit_basis", "flat_positions", "integrate", "integrate_windows", "lit_pixels",
+    "momentum", "momentum_factor", "pixel_positions", "places", "prepare_adaptive", "prepare_azimuthal",
+    "prepare_droplet", "prepare_radial", "project", "running_references", "step_weights",
+    "subtract_baseline", "time_of",
 ]  # fmt: skip
 
 

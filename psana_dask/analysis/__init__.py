@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psana_dask.analysis.azimuthal import integrate
     from psana_dask.analysis.peaks import find_peaks, lit_pixels, peak_table, write_cxi
+    from psana_dask.analysis.photons import count_photons, find_droplets
+    from psana_dask.analysis.waveforms import find_edges, fit_basis, integrate_windows, subtract_baseline
 
 _HOMES = {
     **dict.fromkeys(("integrate",), "azimuthal"),
@@ -26,10 +28,27 @@ _HOMES = {
         ),
         "peaks",
     ),
+    **dict.fromkeys(
+        (
+            "count_photons",
+            "find_droplets",
+        ),
+        "photons",
+    ),
+    **dict.fromkeys(
+        (
+            "find_edges",
+            "fit_basis",
+            "integrate_windows",
+            "subtract_baseline",
+        ),
+        "waveforms",
+    ),
 }
 
 __all__ = [
-    "find_peaks", "integrate", "lit_pixels", "peak_table", "write_cxi",
+    "count_photons", "find_droplets", "find_edges", "find_peaks", "fit_basis", "integrate",
+    "integrate_windows", "lit_pixels", "peak_table", "subtract_baseline", "write_cxi",
 ]  # fmt: skip
 
 

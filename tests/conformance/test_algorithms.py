@@ -132,3 +132,115 @@ def psana2_only(ours, theirs):
     seen = set(zip(theirs["row"], theirs["col"], strict=True))
     pairs = zip(ours["row"], ours["col"], strict=True)
     return [k for k, place in enumerate(pairs) if place not in seen]
+
+
+# ---- photons and droplets ------------------------------------------------------------------------
+def test_photons_equal_imgalgos(figures):
+    found = oracle("photons_thr0.9")
+    mine = algorithms.count_photons(found["data"][None], 1.0, fraction=float(found["thr_fraction"]))[0]
+    assert np.array_equal(mine, found["photons"])
+    figures("photons equal to psana", pixels=mine.size, photons=int(mine.sum()))
+
+
+def test_droplets_equal_smalldata(figures):
+    image, _, mask = picture("cspad185x388")
+    found = oracle("droplet_smalldata")
+    mine = algorithms.find_droplets(image, high=60, low=30, least=100, mask=mask).table()
+    assert len(mine["row"]) == found["nDroplets"] == found["nDroplets_all"]
+    ours, theirs = (
+        np.lexsort((a, b)) for a, b in ((mine["row"], mine["col"]), (found["dat_row"], found["dat_col"]))
+    )
+    for name, column in {"row": "row", "col": "col", "npix": "npix", "intensity": "data"}.items():
+        np.testing.assert_allclose(mine[name][ours], found[f"dat_{column}"][theirs], rtol=1e-7)
+    np.testing.assert_array_equal(mine["panel"][ours], found["dat_tile"][theirs])
+    figures("droplets equal to smalldata", droplets=len(ours))
+
+
+# ---- radial profiles -----------------------------------------------------------------------------
+def flat_sensor(pixel):
+    return algorithms.Positions(
+        x=(np.arange(388) - 190.2 + np.zeros((185, 1))) * pixel,
+        y=(np.arange(185)[:, None] - 90.7 + np.zeros(388)) * pixel,
+        z=np.full((185, 388), 0.080),
+        area=np.ones((185, 388)),
+    )
+
+
+def test_q_profile_equals_smalldata(figures):
+    image, _, mask = picture("cspad185x388")
+    found = oracle("azav_smalldata_nocorr")
+    where = flat_sensor(100e-6)
+    np.testing.assert_allclose(where.q(9500.0).ravel()[::997], found["matrix_q_sample"], rtol=1e-6)
+    table = algorithms.prepare_azimuthal(
+        where, bins=found["qbins"], energy=9500.0, mask=mask[0], solid_angle=False
+    )
+    mine = algorithms.integrate(image, table)
+    # smalldata counts masked pixels in the norm of its first bin, which lies below q = 0
+    assert found["norm"][0, 0] == (mask == 0).sum()
+    assert np.isnan(mine.intensity[0, 0, 0])
+    moved = np.flatnonzero(mine.pixels[0, 0, 1:] != found["norm"][0, 1:]) + 1
+    assert len(moved) <= 2  # its wavelength is rounded: a pixel on an edge of a bin
+    same = np.setdiff1d(np.arange(1, 27), moved)
+    np.testing.assert_allclose(mine.intensity[0, 0, same], found["azav"][0, same], rtol=1e-6)  # float32 sums
+    figures("radial bins equal to smalldata, HPolar and AngularIntegrator", bins=len(same))
+
+
+def test_polar_bins_equal_hpolar(figures):
+    image, _, mask = picture("cspad185x388")
+    found = oracle("hpolar_p2")
+    edges = np.linspace(500, 18000, 61)
+    table = algorithms.prepare_azimuthal(
+        flat_sensor(100.0), unit="radius", bins=edges, azimuths=8, azimuth_span=(0, 360), mask=mask[0],
+        solid_angle=False,
+    )  # fmt: skip
+    mine = algorithms.integrate(image, table)
+    # the last of its bins holds what lies outside all
+    assert np.array_equal(mine.pixels[0].ravel(), found["bin_npix"][:480])
+    filled = found["bin_npix"][:480] > 0
+    np.testing.assert_allclose(mine.intensity[0].ravel()[filled], found["bin_avrg"][:480][filled], rtol=1e-12)
+    figures("radial bins equal to smalldata, HPolar and AngularIntegrator", bins=int(filled.sum()))
+
+
+def test_radial_bins_equal_the_angular_integrator(figures):
+    image, _, mask = picture("cspad185x388")
+    found = oracle("angular_AngularIntegrator")
+    table = algorithms.prepare_azimuthal(
+        flat_sensor(1.0), unit="radius", bins=60, span=(5, 180), mask=mask[0], solid_angle=False
+    )
+    np.testing.assert_allclose(table.centres, found["bincent"], rtol=1e-12)
+    mine = algorithms.integrate(image, table).intensity[0, 0]
+    inner = slice(1, 59)  # it puts what lies outside the range into the first and the last bin
+    np.testing.assert_allclose(mine[inner], found["value"][inner], rtol=1e-12)
+    figures("radial bins equal to smalldata, HPolar and AngularIntegrator", bins=58)
+
+
+# ---- edges ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("leading", [True, False])
+def test_edges_equal_psalg(leading):
+    found = oracle("psalg_fir_parab_edges")
+    mine = algorithms.find_edges(
+        found["waveform"], baseline=0, threshold=-15, fraction=0.5, deadtime=5, leading=leading
+    )
+    theirs = found["edges_neg_lead" if leading else "edges_neg_trail"]
+    assert mine.count == len(theirs) == 3
+    np.testing.assert_allclose(mine.amplitude[:3], theirs[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(mine.position[:3], theirs[:, 1], rtol=1e-12)
+
+
+def test_the_time_tool_equals_psalg():
+    found = oracle("psalg_fir_parab_edges")
+    weights = -found["weights"]  # the oracle's edge falls, and its weights are those of one that rises
+    mine = algorithms.find_time_edges(found["signal"][None], np.ones(1024), weights)
+    first = mine.position[0] - (len(weights) - 1) / 2  # psalg counts from the first weight
+    theirs = found["parab_amp_pos_fwhm"]
+    np.testing.assert_allclose([mine.amplitude[0], first, mine.fwhm[0]], theirs, rtol=1e-9)
+
+
+def test_the_time_tool_finds_the_edge_of_psana2():
+    found = oracle("edgefinder_p2")
+    weights = found["kernel"][::-1].astype(float)  # psana2 convolves: the kernel is turned round
+    mine = algorithms.find_time_edges(found["image"][None], found["iir"], weights)
+    last = mine.position[0] + (len(weights) - 1) / 2  # psana2 counts from the last weight
+    # psana2 takes the largest sample, we the top of the parabola around it
+    assert abs(last - found["edge"]) < 1
+    assert mine.ref_amplitude[0] == found["ref_amplitude"]
