@@ -86,7 +86,7 @@ class DetectorCalibration:
     @property
     def xtc2(self) -> bool:
         """Whether the conventions of LCLS-II hold: gain divides, other default common modes."""
-        return self.view.recording.format == "xtc2"
+        return self.view.recording.data_format == "xtc2"
 
     @cached_property
     def row(self) -> DetectorRow:

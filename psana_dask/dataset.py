@@ -269,7 +269,7 @@ def field_attrs(view: View, entry: Entry, channel: Channel) -> dict[str, Any]:
         "field": channel.field,
         "experiment": recording.experiment or "",
         "run": -1 if recording.number is None else recording.number,
-        "format": recording.format,
+        "format": recording.data_format,
     }
     if entry.source:
         attrs["source"] = entry.source
@@ -280,7 +280,7 @@ def field_attrs(view: View, entry: Entry, channel: Channel) -> dict[str, Any]:
         enum = reader.events.enum if reader is not None else {}
         attrs["flag_values"] = list(enum)
         attrs["flag_meanings"] = " ".join(enum.values())
-    return attrs
+    return attrs | dict(getattr(channel_reader(recording, channel.id, view.keep_damaged), "attrs", {}))
 
 
 # ---- coordinates --------------------------------------------------------------------------------
@@ -302,6 +302,9 @@ def event_coords(view: View) -> dict[str, Any]:
     pulse = pulse_id(view)
     if pulse is not None:
         coords["pulse_id"] = variable(pulse, {"long_name": "accelerator pulse"}, None)
+    elif "pulse_id" in facts:
+        attrs = {"long_name": "accelerator pulse"}
+        coords["pulse_id"] = xr.Variable("time", facts["pulse_id"][numbers], attrs)
     return coords
 
 
@@ -343,7 +346,7 @@ def detector_dataset(
     import xarray as xr
 
     variables = detector_variables(view, entry, fields, chunks)
-    coords = event_coords(view) | _panel_coords(view, entry, variables)
+    coords = event_coords(view) | _panel_coords(view, entry, variables) | _positions(view, entry, variables)
     # presence goes where the values go: it must survive ds["cspad_raw"] and arithmetic
     own = {name for name in variables if name.endswith("present")} - set(entry.channels)
     coords |= {name: variables[name] for name in own}
@@ -355,6 +358,16 @@ def _panel_coords(view: View, entry: Entry, variables: Mapping[str, xr.Variable]
     if not any("panel" in v.dims for v in variables.values()):
         return {}
     return {"panel": ("panel", view.panels(entry))}
+
+
+def _positions(view: View, entry: Entry, variables: Mapping[str, xr.Variable]) -> dict[str, Any]:
+    """Return where rows and columns are, for fields whose file says that: images of an export."""
+    coords: dict[str, Any] = {}
+    for field in set(variables) & set(entry.channels):
+        reader = channel_reader(view.recording, entry.channels[field].id, view.keep_damaged)
+        for name, values in getattr(reader, "coords", {}).items():
+            coords[name] = (name, values, {"units": "m"})
+    return coords
 
 
 def run_dataset(
@@ -473,7 +486,7 @@ def run_attrs(view: View) -> dict[str, Any]:
     return {
         "experiment": recording.experiment or "",
         "run": -1 if recording.number is None else recording.number,
-        "format": recording.format,
+        "format": recording.data_format,
         "damaged": "keep" if view.keep_damaged else "missing",
     }
 

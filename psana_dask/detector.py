@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from psana_dask.geometry.model import Geometry
     from psana_dask.geometry.refine import RingFit
     from psana_dask.imaging import Imaging
-    from psana_dask.stores import Calib
     from psana_dask.reductions.roi import Roi
+    from psana_dask.stores import Calib
 
 
 COORDINATES = ("time", "timestamp", "fiducial", "pulse_id", "step", "panel")
@@ -195,7 +195,7 @@ class Detector:
         ConstantsNotFound
             No pedestals; the message says where they were looked for.
         """
-        return self.calibrated()
+        return self._exported("calib") if "calib" in self._entry.channels else self.calibrated()
 
     def calibrated(
         self,
@@ -291,8 +291,15 @@ class Detector:
         ------
         ConstantsNotFound, GeometryError
         """
+        if "image" in self._entry.channels:
+            return self._exported("image")
         frames, attrs = self._imaging.calibrated()
         return self._image(frames, "image", attrs, None, "auto", {})
+
+    def _exported(self, name: str) -> xr.DataArray:
+        """Return frames that an export holds calibrated or assembled."""
+        found: xr.DataArray = self.field(name)  # type: ignore[assignment]
+        return found
 
     def assembled(
         self,

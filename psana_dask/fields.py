@@ -9,10 +9,11 @@ what is present.  Contract: tests/test_fields.py.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -232,7 +233,17 @@ class FrameReader:
         Panel numbers. A segment of rank 3 has several panels.
     panel_shape : tuple of int
         (row, col), (sample,) or ().
+    dims : tuple of str
+        Names of the dimensions of `panel_shape`, where the file says them (an export does).
+    coords : mapping of str to array
+        Positions along these dimensions, where the file says them.
+    attrs : mapping
+        Attributes that the file gives the values.
     """
+
+    dims: tuple[str, ...] = ()
+    coords: Mapping[str, Array] = MappingProxyType({})
+    attrs: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, events: ChannelEvents) -> None:
         shape = usual_shape(events)
@@ -379,7 +390,11 @@ class RaggedReader:
     ----------
     item_shape : tuple of int
         Of one item: what all shapes have after their first dimension, else () (flattened).
+    dims : tuple of str
+        Names of the dimensions of `item_shape`, where the file says them.
     """
+
+    dims: tuple[str, ...] = ()
 
     def __init__(self, events: ChannelEvents) -> None:
         self.events = events

@@ -22,6 +22,7 @@ FILE_NAME = re.compile(
     r"\.xtc2?(?P<open>\.inprogress)?"
 )
 SUFFIXES = (".xtc", ".xtc2", ".xtc.inprogress", ".xtc2.inprogress")
+EXPORT_SUFFIXES = (".zarr", ".h5", ".hdf5", ".nc")
 EXPERIMENT = re.compile(r"[A-Za-z]{3}\w{3,12}")
 _MODES = ("smd", "idx", "live", "xtc", "rax", "h5")
 
@@ -177,6 +178,8 @@ def find_run(
     AmbiguousRun
         Several runs, and `run` does not say which.
     """
+    if isinstance(source, str | os.PathLike) and is_export(os.fspath(source)):
+        return _export_files(os.fspath(source), run)
     runs = find_runs(source, run, folder)
     if len(runs) > 1:
         found = ", ".join(f"{r.experiment} run {r.number}" for r in runs[:20])
@@ -185,6 +188,17 @@ def find_run(
     if is_data_set(source) and only is None:
         only = parse_data_set(str(source)).streams
     return replace(runs[0], only=only)
+
+
+def is_export(path: str) -> bool:
+    """Tell whether a path is that of an export, by its suffix."""
+    return path.rstrip("/").endswith(EXPORT_SUFFIXES)
+
+
+def _export_files(path: str, run: int | None) -> RunFiles:
+    if not os.path.exists(path):
+        raise RunNotFound(f"no file or folder {path}")
+    return RunFiles(None, None, (StreamFiles(0, (os.path.abspath(path),)),), wanted=run)
 
 
 def find_runs(

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask import fields, payload_fields
+from psana_dask import exported_fields, fields, payload_fields
 from psana_dask.catalog import Catalog, Channel
 from psana_dask.errors import ReadError
+from psana_dask.exported_fields import ExportCatalog
 from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, any_panel
 from psana_dask.files import RunFiles
 from psana_dask.indexing import Key, bounds, full_key, listed, scalar
@@ -150,7 +151,7 @@ def catalog_of(recording: Recording) -> Catalog:
     """Return the catalog of a recording, made once."""
     memory = _memory(recording)
     if "catalog" not in memory:
-        memory["catalog"] = Catalog(recording)
+        memory["catalog"] = (ExportCatalog if recording.format == "export" else Catalog)(recording)
     catalog: Catalog = memory["catalog"]
     return catalog
 
@@ -166,7 +167,11 @@ def channel_reader(recording: Recording, channel: tuple[str, str, str], keep_dam
     return reader
 
 
-READERS = {"xtc2": fields.reader_of, "xtc": payload_fields.reader_of}
+READERS = {
+    "xtc2": fields.reader_of,
+    "xtc": payload_fields.reader_of,
+    "export": exported_fields.reader_of,
+}
 """What reads the channels of each format."""
 
 
@@ -452,7 +457,8 @@ class ItemArray(LazyArray):
         self.dtype = reader.dtype
         self._ends = np.cumsum(reader.counts(target.choice.numbers).sum(axis=1))
         self.shape = (int(self._ends[-1]) if len(self._ends) else 0, *reader.item_shape)
-        self.dims = (dim, *sample_dims(stem or stem_of(target), reader.item_shape))
+        inner = reader.dims or sample_dims(stem or stem_of(target), reader.item_shape)
+        self.dims = (dim, *inner)
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
@@ -520,7 +526,7 @@ def lazy_arrays(
     reader = target.reader()
     stem = stem or stem_of(target)
     if isinstance(reader, FrameReader):
-        shape = reader.panel_shape
+        shape, dims = reader.panel_shape, reader.dims or dims
         if len(dims) == len(shape) > 0:
             return {field: FrameArray(target, dims)}
         return {field: FrameArray(target, ("row", "col") if shape == frame else sample_dims(stem, shape))}

@@ -21,12 +21,12 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from psana_dask import align, align_xtc
+from psana_dask import align, align_xtc, exported
 from psana_dask.align import select_events
 from psana_dask.blocks import StreamBlocks, decode_dgram
 from psana_dask.columns import load_columns, save_columns
 from psana_dask.errors import AmbiguousRun, FormatError, ReadError, RunNotFound, TruncatedError, UnknownFormat
-from psana_dask.files import RunFiles, StreamFiles
+from psana_dask.files import RunFiles, StreamFiles, is_export
 from psana_dask.index import INDEX_VERSION, file_mark, format_of, stream_index
 from psana_dask.model import Array, EventTable, Problem, Progress, Service, StreamIndex
 from psana_dask.options import current
@@ -56,6 +56,8 @@ class Recording:
         The files still grow: this is what was complete at one moment, and it travels by value.
     kept : optional
         What must live as long as this recording, such as memory that its files stand for.
+    origin : str
+        Format of the run that an export was made from.
     """
 
     files: RunFiles
@@ -69,6 +71,7 @@ class Recording:
     inodes: tuple[int, ...] = ()
     live: bool = False
     kept: Any = field(default=None, repr=False, compare=False)
+    origin: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.live:
@@ -79,8 +82,13 @@ class Recording:
 
     @property
     def format(self) -> str:
-        """``"xtc2"`` (LCLS-II) or ``"xtc"`` (LCLS-1)."""
+        """``"xtc2"`` (LCLS-II), ``"xtc"`` (LCLS-1) or ``"export"``."""
         return self.streams[0].format
+
+    @property
+    def data_format(self) -> str:
+        """The format in which the data were taken: ``"xtc2"`` or ``"xtc"``, also of an export."""
+        return self.origin or self.format
 
     @cached_property
     def blocks(self) -> tuple[Any, ...]:
@@ -157,9 +165,20 @@ def _no_facts(streams: Sequence[StreamIndex], events: EventTable) -> Mapping[str
     return {}
 
 
+def _export_facts(streams: Sequence[StreamIndex], events: EventTable) -> Mapping[str, Array]:
+    del events
+    path = streams[0].parts[0]
+    return exported.facts_of(exported.open_store(path, tuple(file_mark(path))))
+
+
+def _no_events(*streams: Any) -> Any:
+    raise TypeError("an export has its events ready")
+
+
 FORMATS: Mapping[str, Format] = {
     "xtc2": Format(StreamBlocks, align.build_run, _begin_runs, _no_facts, False),
     "xtc": Format(PayloadBlocks, align_xtc.build_events, align_xtc.begin_runs, align_xtc.event_facts, True),
+    "export": Format(StreamBlocks, _no_events, _no_events, _export_facts, False),
 }
 
 
@@ -252,6 +271,8 @@ def _token(files: RunFiles) -> str:
 
 def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
     token = _token(files)
+    if is_export(files.paths[0]):
+        return _open_export(files, token)
     inodes = _inodes(files)
     for path in files.paths:
         POOL.forget(path)  # another file may have taken its place
@@ -263,6 +284,19 @@ def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
     return Recording(
         files, tuple(streams), tuple(runs), events, experiment, number, tuple(found), token, inodes
     )
+
+
+def _open_export(files: RunFiles, token: str) -> Recording:
+    store = exported.open_store(files.paths[0], tuple(file_mark(files.paths[0])))
+    streams, events = exported.streams_of(store), exported.events_of(store)
+    number = int(store.attrs["run"])
+    if files.wanted not in (None, number):
+        raise RunNotFound(f"no run {files.wanted} in {store.path}; it is of run {number}")
+    return Recording(
+        files, streams, (None,) * len(streams), events, str(store.attrs["experiment"]) or None,
+        None if number < 0 else number, exported.problems_of(store), token, _inodes(files),
+        origin=str(store.attrs["format"]),
+    )  # fmt: skip
 
 
 def _inodes(files: RunFiles) -> tuple[int, ...]:

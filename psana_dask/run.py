@@ -6,10 +6,12 @@ A `Run` is a view: selecting gives another Run over fewer events of the same rec
 from __future__ import annotations
 
 import os
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from psana_dask.reductions.loops import Event
-
 
 
 
@@ -73,7 +74,7 @@ class Run:
     @property
     def files(self) -> list[str]:
         """Paths of the data files."""
-        return [path for stream in self._recording.streams for path in stream.parts]
+        return list(dict.fromkeys(path for stream in self._recording.streams for path in stream.parts))
 
     @property
     def start(self) -> np.datetime64:
@@ -191,7 +192,7 @@ class Run:
         ------
         NameNotFound
         """
-        until = None if time is None else times(time).reshape(-1)[0]
+        until = None if time is None else times(time, self._recording.data_format).reshape(-1)[0]
         entry = catalog_of(self._recording).find(detector)
         if entry is None:
             raise NameNotFound.of("detector", detector, self._view.entries)
@@ -611,6 +612,26 @@ class Run:
         from psana_dask.follow import follow
 
         yield from map(Run, follow(self._view, **choices))
+
+    def export(self, path: str | os.PathLike[str], names: Names = None, **choices: Any) -> Path:
+        """Export what you choose of the run as Zarr or HDF5, which `open` takes again.
+
+        Parameters
+        ----------
+        path : path
+            ``.zarr``, or ``.h5`` (``.hdf5``, ``.nc``).
+        names : names of detectors and fields, optional
+            As in `dataset`, and ``"cspad.calib"``, ``"cspad.image"``; all fields by default.
+        **choices
+            ``roi, own, bundle, compression, overwrite, progress``: see `psana_dask.export.export`.
+
+        Examples
+        --------
+        >>> run.select(run.evr.has(90, -162)).export("laser.zarr", ["cspad.calib", "ebeam"])
+        """
+        from psana_dask.export import export
+
+        return export(self, path, names, **choices)
 
     # ---- text ---------------------------------------------------------------------------------
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask import epics_xtc, slow_xtc, slow_xtc2
+from psana_dask import epics_xtc, slow_exported, slow_xtc, slow_xtc2
 from psana_dask.model import Array, Problem
 from psana_dask.recording import Recording
 from psana_dask.settings import DetectorConfig
@@ -45,6 +45,9 @@ class SlowFormat:
 FORMATS: Mapping[str, SlowFormat] = {
     "xtc2": SlowFormat(slow_xtc2.epics_series, slow_xtc2.steps, slow_xtc2.settings, slow_xtc2.code_words),
     "xtc": SlowFormat(epics_xtc.epics_series, slow_xtc.steps, slow_xtc.settings, slow_xtc.code_words),
+    "export": SlowFormat(
+        slow_exported.epics_series, slow_exported.steps, slow_exported.settings, slow_exported.code_words
+    ),
 }
 
 

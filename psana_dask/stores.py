@@ -17,7 +17,9 @@ from psana_dask.calib.store import Chain, ConstantsStore, Lookup, Lookups, Memor
 from psana_dask.calib.webdb import WebStore, default_url
 from psana_dask.catalog import Entry
 from psana_dask.errors import ConstantsNotFound
+from psana_dask.exported_fields import store_of as exported_store
 from psana_dask.options import current
+from psana_dask.pipeline import catalog_of
 from psana_dask.recording import Recording
 
 Calib = ConstantsStore | str | os.PathLike[str] | Mapping[str, Any] | Sequence[Any] | None
@@ -47,7 +49,7 @@ def store_of(calib: Calib, recording: Recording) -> ConstantsStore:
     if calib is None and current().calib is not None:
         calib = current().calib
     if calib is None:
-        return Chain([*_named(recording), *_beside(recording), *_service(recording)])
+        return Chain([*_inside(recording), *_named(recording), *_beside(recording), *_service(recording)])
     if isinstance(calib, str) and (calib == "web" or calib.startswith(("http://", "https://"))):
         return web_store(recording.experiment or "", None if calib == "web" else calib)
     if isinstance(calib, str | os.PathLike):
@@ -98,13 +100,33 @@ def _named(recording: Recording) -> list[ConstantsStore]:
     return [store_of(word.strip(), recording) for word in words if word.strip()]
 
 
+def _inside(recording: Recording) -> list[ConstantsStore]:
+    """Return the constants that an export brought along, under every name of their detectors."""
+    if recording.format != "export":
+        return []
+    store = exported_store(recording)
+    held = []
+    for name, entry in catalog_of(recording).detectors.items():
+        for kind in store.names(f"constants/{name}"):
+            value = store.whole(f"constants/{name}/{kind}")
+            facts = store.attrs_of(f"constants/{name}/{kind}")
+            told: dict[str, Any] = {
+                k: str(facts.get(k, "")) for k in ("origin", "version", "comment", "created")
+            }
+            long_name = "_".join([entry.det_type, *entry.det_ids])
+            for spelling in {entry.alias, entry.source, entry.name, long_name}:
+                made = Constants(kind, value.item() if value.dtype.kind == "U" else value, spelling, **told)
+                held.append(made)
+    return [MemoryStore(tuple(held), "export")] if held else []
+
+
 def _beside(recording: Recording) -> list[ConstantsStore]:
     data = Path(recording.files.paths[0]).parent
     return [CalibDirectory(f) for f in (data.parent / "calib", data / "calib") if f.is_dir()]
 
 
 def _service(recording: Recording) -> list[ConstantsStore]:
-    wanted = recording.format == "xtc2" and recording.experiment and os.environ.get("LCLS_CALIB_HTTP")
+    wanted = recording.data_format == "xtc2" and recording.experiment and os.environ.get("LCLS_CALIB_HTTP")
     return [web_store(recording.experiment or "")] if wanted else []
 
 

@@ -1,7 +1,8 @@
 """What goes into an export: a run as groups of labelled variables.
 
-The groups are those of `Run.tree`: ``events``, one per detector, ``epics/<name>``, and
-``steps``, ``codes`` and ``own``. Everything is in time order.
+The groups are those of `Run.tree`: ``events``, one per detector, ``epics/<name>``; and
+``steps``, ``codes`` (event codes), ``settings/<detector>``, ``constants/<detector>``, ``own``, and
+``about``: in JSON what detectors and fields are, for `exported`. Everything is in time order.
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ import numpy as np
 
 from psana_dask.dataset import Names, chosen_fields, detector_dataset
 from psana_dask.errors import NameNotFound
+from psana_dask.export.descriptions import (
+    COMPUTED,
+    constants_group,
+    description,
+    series_facts,
+    settings_group,
+)
+from psana_dask.exported import MARK
+from psana_dask.slow import steps_of
+from psana_dask.slow_formats import code_words
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,8 +35,8 @@ if TYPE_CHECKING:
 
 EXPORT_VERSION = 1
 
-COMPUTED = ("calib", "image")
-"""What a detector can give besides the fields of its file."""
+GROUPS = ("events", "epics", "steps", "codes", "settings", "constants", "own", "about")
+"""Groups that are no detectors."""
 
 Roi = Mapping[str, Mapping[str, slice]]
 """For each detector a slice of panels, rows and columns (``panel``, ``row``, ``col``, ``y``, ``x``)."""
@@ -75,35 +86,77 @@ def groups(run: Run, wanted: Wanted, own: xr.Dataset | None = None) -> dict[str,
     """
     import xarray as xr
 
-    made: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=root_attrs(run, wanted)), "/events": run.events}
-    for detector, fields in _chosen(run, wanted.names).items():
-        made[f"/{detector}"] = _detector(run, detector, fields, (wanted.roi or {}).get(detector, {}))
+    made: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=root_attrs(run)), "/events": run.events}
+    chosen = _chosen(run, wanted.names)
+    for detector, fields in chosen.items():
+        region = (wanted.roi or {}).get(detector, {})
+        made[f"/{group_of(detector)}"] = _detector(run, detector, fields, region)
     _check_roi(wanted.roi, made)
     for name in run.epics:
         made[f"/epics/{name}"] = run.epics[name].to_dataset(name="value")
     made["/steps"] = run.scan
+    made |= _codes(run)
+    for detector in chosen:
+        made |= settings_group(run, detector)
+        if wanted.bundle:
+            made |= constants_group(run, detector)
     if own is not None:
         made["/own"] = own
+    made["/about"] = xr.Dataset({"text": ((), json.dumps(about(run, wanted, made)))})
     return made
 
 
-def root_attrs(run: Run, wanted: Wanted) -> dict[str, Any]:
-    """Return what the root says: which run, and how the export came to be."""
+def group_of(detector: str) -> str:
+    """Return the group of a detector: its name, with ``_`` where a group of another kind has that."""
+    return f"{detector}_" if detector in GROUPS else detector
+
+
+def root_attrs(run: Run) -> dict[str, Any]:
+    """Return what the root says: that it is an export, and of which run."""
     from psana_dask import __version__
 
     return {
-        "psana_dask_export": EXPORT_VERSION,
+        MARK: EXPORT_VERSION,
         "psana_dask_version": __version__,
         "experiment": run.experiment or "",
         "run": -1 if run.number is None else run.number,
-        "format": run.format,
-        "files": json.dumps(run.files),
+        "format": run._recording.data_format,
+    }
+
+
+def about(run: Run, wanted: Wanted, made: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    """Return what is in the export and how it came to be, as plain values."""
+    detectors = {
+        name: {"group": group_of(name), **description(run, name, made[f"/{group_of(name)}"])}
+        for name in run.detectors
+        if f"/{group_of(name)}" in made
+    }
+    return {
+        "detectors": detectors,
+        "epics": {name: series_facts(run.epics.find(name)) for name in run.epics},
+        "scanned": list(steps_of(run._recording).scanned),
+        "format": run._recording.data_format,
+        "files": run.files,
         "token": run._recording.token,
         "events_total": run._view.choice.total,
-        "selection": json.dumps(list(run._history)),
+        "selection": list(run._history),
         "wanted": wanted.text(),
-        "problems": json.dumps([list(p) for p in run._all_problems]),
+        "problems": [list(p) for p in run._all_problems],
     }
+
+
+def _codes(run: Run) -> dict[str, xr.Dataset]:
+    """Return the event codes as bits; nothing where the run has none."""
+    import xarray as xr
+
+    try:
+        words, present = code_words(run._view)
+        own, _ = code_words(run._view, own_fiducial=True)
+    except NameNotFound:
+        return {}
+    dims = ("time", "word")
+    variables = {"words": (dims, words), "own_words": (dims, own), "present": ("time", present)}
+    return {"/codes": xr.Dataset(variables)}
 
 
 def _chosen(run: Run, names: Names) -> dict[str, list[str]]:
@@ -165,12 +218,13 @@ def _computed(detector: Any, field: str) -> xr.DataArray:
 def _check_roi(roi: Roi | None, made: Mapping[str, xr.Dataset]) -> None:
     """Refuse a region of what is not exported, or along a dimension that nothing has."""
     for detector, dims in (roi or {}).items():
-        if f"/{detector}" not in made:
+        group = f"/{group_of(detector)}"
+        if group not in made:
             known = [g.strip("/") for g in made if g.count("/") == 1 and g != "/"]
             raise NameNotFound.of("exported detector", detector, known)
         for dim in dims:
-            if dim not in made[f"/{detector}"].dims:
-                raise NameNotFound.of(f"dimension of {detector}", dim, map(str, made[f"/{detector}"].dims))
+            if dim not in made[group].dims:
+                raise NameNotFound.of(f"dimension of {detector}", dim, map(str, made[group].dims))
 
 
 def shell(data: xr.Dataset, columns: Mapping[Hashable, Column]) -> xr.Dataset:

@@ -6,6 +6,7 @@ makes it; `finish` copies the compressed chunks into the result as they are.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -33,9 +34,28 @@ def begin(workshop: Workshop, groups: Mapping[str, xr.Dataset], plan: Plan, comp
     for path, data in groups.items():
         mine = {name: large[path, str(name)] for name in data.data_vars if (path, str(name)) in large}
         encoding = {name: _encoding(c, compression) for name, c in mine.items()}
-        shell(data, mine).to_netcdf(
+        _plain(shell(data, mine)).to_netcdf(
             skeleton, group=path, mode="a", engine="h5netcdf", encoding=encoding, compute=False
         )
+
+
+def _plain(data: xr.Dataset) -> xr.Dataset:
+    """Return a group whose attributes netCDF can have: no booleans, no mappings."""
+    plain = data.copy()
+    plain.attrs = _attributes(plain.attrs)
+    for variable in plain.variables.values():
+        variable.attrs = _attributes(variable.attrs)
+    return plain
+
+
+def _attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): _attribute(value) for name, value in attrs.items()}
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, bool | np.bool_):
+        return np.int8(value)
+    return json.dumps(value, default=str) if isinstance(value, dict) else value
 
 
 def _skeleton(workshop: Workshop) -> Path:
