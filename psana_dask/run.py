@@ -6,7 +6,6 @@ A `Run` is a view: selecting gives another Run over fewer events of the same rec
 from __future__ import annotations
 
 import os
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
