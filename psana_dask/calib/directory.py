@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from psana_dask.calib.constants import KINDS, LAST_RUN, Constants, RunRange, checked
 from psana_dask.calib.detectors import GENERIC, detector
+from psana_dask.calib.kept import parsed
 from psana_dask.calib.store import Listed, Lookup, Step, choose
 from psana_dask.calib.textfile import parse_text
 from psana_dask.errors import ConstantsError
@@ -56,7 +57,10 @@ def source_folder(source: str) -> str:
 
 def read_text(path: Path) -> NDArray[Any]:
     """Return the array of a calibration file; see `textfile.parse_text`."""
-    return parse_text(_content(path), str(path))
+    try:
+        return parsed(path, lambda: parse_text(_content(path), str(path)))
+    except OSError as error:
+        raise ConstantsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _content(path: Path) -> str:

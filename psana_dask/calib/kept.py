@@ -1,4 +1,4 @@
-"""Tables that travel by reference: laid out once, kept on disk, mapped once by each process.
+"""Arrays kept in the cache folder: tables that travel by reference, text files parsed once.
 
 The tables of a large detector are 170 MB.  What is pickled is their hash, the file where they
 are kept in the cache folder, and how to make them again for a process that cannot see that
@@ -24,7 +24,8 @@ from psana_dask.errors import ConstantsError, ConstantsNotFound
 from psana_dask.options import current
 
 SMALL = 1 << 16  # bytes that may travel by value
-MOST_FILES = 16  # kept in the cache folder; the oldest go first
+MOST_FILES = 16  # kept in a folder; the oldest go first
+LARGE_TEXT = 1 << 20  # bytes of a text file worth keeping in parsed form: 0.3 s and more
 MOST_OPEN = 4  # tables that a process keeps open
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -42,9 +43,9 @@ def digest(arrays: Arrays) -> str:
     return sum_.hexdigest()[:32]
 
 
-def keep(key: str, arrays: Arrays) -> Path | None:
+def keep(key: str, arrays: Arrays, place: str = "constants") -> Path | None:
     """Keep arrays under a key in the cache folder; return where, or None if that is not possible."""
-    folder = current().cache_folder() / "constants"
+    folder = current().cache_folder() / place
     path = folder / key
     if path.exists():
         with contextlib.suppress(OSError):  # another user's, or gone just now
@@ -68,6 +69,21 @@ def load(path: Path) -> dict[str, NDArray[Any]] | None:
         return None
     columns, shapes = found
     return {name: column.reshape(shapes[name]) for name, column in columns.items()}
+
+
+def parsed(path: Path, parse: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """Return the array of a file; a large one is parsed once and kept while it does not change."""
+    facts = path.stat()
+    if facts.st_size < LARGE_TEXT:
+        return parse()
+    text = repr((str(path.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ino))
+    key = hashlib.sha256(text.encode()).hexdigest()[:32]
+    found = load(current().cache_folder() / "parsed" / key)
+    if found is not None:
+        return found["value"]
+    value = parse()
+    keep(key, {"value": value}, "parsed")
+    return value
 
 
 def shared(key: str, path: Path, again: Callable[[], Arrays] | None) -> Arrays:

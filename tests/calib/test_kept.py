@@ -10,7 +10,9 @@ import pytest
 from psana_dask.calib import kept
 from psana_dask.calib.apply import apply
 from psana_dask.calib.detectors import detector
+from psana_dask.calib.directory import read_text
 from psana_dask.calib.tables import prepare
+from psana_dask.calib.textfile import write_text
 from psana_dask.errors import ConstantsError, ConstantsNotFound
 from psana_dask.options import set_options
 
@@ -92,3 +94,18 @@ def test_the_folder_keeps_only_the_newest(cache, monkeypatch):
     for level in range(4):
         pickle.dumps(tables_of(level))
     assert len(list((cache / "constants").iterdir())) == 2
+
+
+def test_a_large_text_file_is_parsed_once(cache, tmp_path, monkeypatch):
+    value = np.random.default_rng(0).normal(1000, 30, (512, 1024)).astype(np.float32)
+    path = tmp_path / "0-end.data"
+    path.write_text(write_text(value))
+    assert np.array_equal(read_text(path), value)
+    with monkeypatch.context() as patch:
+        patch.setattr("psana_dask.calib.directory.parse_text", None)
+        assert np.array_equal(read_text(path), value)
+    path.write_text(write_text(value + 1))  # another file is parsed anew
+    assert np.array_equal(read_text(path), value + 1)
+    path.unlink()
+    with pytest.raises(ConstantsError, match="cannot be read: No such file"):
+        read_text(path)
