@@ -100,10 +100,53 @@ class NotebookBar:
         return f"{html.escape(self._label)} {bar} {words}"
 
 
+class PatientBar:
+    """A bar that shows itself only when something takes long.
+
+    Parameters
+    ----------
+    bar : Bar
+    after : float
+        Seconds.
+    """
+
+    def __init__(self, bar: Bar, after: float) -> None:
+        self._bar, self._after = bar, after
+        self._began = 0.0
+        self._shown = False
+
+    def start(self) -> None:
+        """Wait from now on."""
+        self._began = time.monotonic()
+
+    def update(self, done: int, total: int) -> None:
+        """Show other numbers, if it is time."""
+        if not self._shown and time.monotonic() - self._began >= self._after:
+            self._shown = True
+            self._bar.start()
+        if self._shown:
+            self._bar.update(done, total)
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        if self._shown:
+            self._bar.stop()
+
+
+def in_notebook() -> bool:
+    """Tell whether this process serves a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def somebody_looks() -> bool:
+    """Tell whether this is a notebook or a terminal, rather than a log."""
+    return in_notebook() or sys.stderr.isatty()
+
+
 def bar_for_here(label: str) -> Bar:
     """Return a bar for a notebook if this is one, else for a terminal."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return NotebookBar(label) if getattr(shell, "kernel", None) is not None else TerminalBar(label)
+    return NotebookBar(label) if in_notebook() else TerminalBar(label)
 
 
 class LocalTasks(Callback):
@@ -183,22 +226,28 @@ class ComputeProgress:
     ----------
     label : str
         What the bar says.
+    after : float
+        Seconds that the computations take before a bar is worth it.
     """
 
-    def __init__(self, label: str = "computing") -> None:
-        self._bar = bar_for_here(label)
+    def __init__(self, label: str = "computing", after: float = 0) -> None:
+        self._bar: Bar = PatientBar(bar_for_here(label), after) if after else bar_for_here(label)
         client = active_client()
         report = self._bar.update
-        self._tasks = LocalTasks(report) if client is None else ClientTasks(client, report)
+        self._tasks: list[LocalTasks | ClientTasks] = [LocalTasks(report)]
+        if client is not None:  # computations may still say scheduler="threads"
+            self._tasks.append(ClientTasks(client, report))
 
     def __enter__(self) -> ComputeProgress:
         self._bar.start()
-        self._tasks.start()
+        for tasks in self._tasks:
+            tasks.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         try:
-            self._tasks.stop()
+            for tasks in self._tasks:
+                tasks.stop()
         finally:
             self._bar.stop()
 

@@ -1,5 +1,7 @@
 """Progress bars count the tasks of whatever Dask computes on, and show them where the user looks."""
 
+import time
+
 import dask
 import distributed
 import pytest
@@ -86,6 +88,21 @@ def test_other_clients_do_not_count(bars, client):
         assert other.submit(sum, [1, 2]).result() == 3
         tasks.stop()
     assert record.numbers == []
+
+
+def test_a_patient_bar_is_shown_when_it_takes_long(bars):
+    with ComputeProgress("quick", after=60):
+        total(10).compute()
+    assert (bars[0].numbers, bars[0].running) == ([], [])
+    with ComputeProgress("slow", after=0.01):
+        dask.delayed(sum)([dask.delayed(slow)(k) for k in range(10)]).compute(scheduler="synchronous")
+    check(bars[1], 11)
+    assert bars[1].numbers[0][0] > 0
+
+
+def slow(number):
+    time.sleep(0.01)
+    return number
 
 
 @pytest.fixture

@@ -111,8 +111,8 @@ def slurm(
     """Start workers as jobs of a Slurm batch system, and make them what Dask computes on.
 
     Returns at once; work begins when the first job does.  Workers leave before their wall
-    time is over and hand their results on; jobs that end, for whatever reason, are
-    submitted again.
+    time is over and hand their results on; jobs that lose their workers are submitted
+    again.
 
     Parameters
     ----------

@@ -19,11 +19,18 @@ class SlurmJobs(SLURMCluster):
     of its job, which fits only where a job has one worker.
     """
 
+    def __init__(self, **options: Any) -> None:
+        self._arrived: set[Any] = set()
+        super().__init__(**options)
+
     def _update_worker_status(self, op: str, message: Any) -> None:
+        if op == "add":
+            self._arrived |= {self._job_of(w["name"]) for w in message["workers"].values()}
         if op == "remove":
-            job = self._job_of(self.scheduler_info["workers"][message]["name"])
             wait = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
-            self.loop.call_later(wait, self._forget_if_lost, job)
+            self.loop.call_later(wait, self._forget_lost_jobs)
+            if message not in self.scheduler_info["workers"]:
+                return  # it left before its coming was told
         super()._update_worker_status(op, message)
 
     def _job_of(self, worker: Any) -> Any:
@@ -33,11 +40,20 @@ class SlurmJobs(SLURMCluster):
                 return job
         return worker
 
-    async def _forget_if_lost(self, job: Any) -> None:
+    async def _forget_lost_jobs(self) -> None:
+        """Forget the jobs that had workers and have none, and those that Slurm does not know any more."""
         alive = {self._job_of(w["name"]) for w in self.scheduler_info["workers"].values()}
-        if job in self.workers and job not in alive:
-            lost = self.workers.pop(job)
-            await lost.close()
+        waiting = [job for job in self.workers if job not in alive]
+        queued = await self._queued() if set(waiting) - self._arrived else set()
+        for job in waiting:
+            if job in self.workers and (job in self._arrived or self.workers[job].job_id not in queued):
+                self._arrived.discard(job)
+                await self.workers.pop(job).close()
+
+    async def _queued(self) -> set[str]:
+        """Return the numbers of the user's jobs that wait or run."""
+        found = await self.job_cls._call(["squeue", "-h", "--me", "-o", "%i"])
+        return set(found.split())
 
 
 def check_job(script: str) -> None:
