@@ -94,7 +94,7 @@ class StreamScan:
 
 # ---- configurations -----------------------------------------------------------------------------
 def states(index: StreamIndex) -> tuple[npt.NDArray[np.int16], list[Problem]]:
-    """Return for each datagram its state of configuration, how often settings changed before it; and problems.
+    """Return the state of configuration of each datagram, how often settings changed before it; and problems.
 
     Every Configure is a change, a BeginCalibCycle only where it carries other settings than
     those in force (what the run control says of the step does not count).

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from psana_dask.errors import ReadError
 from psana_dask.model import Problem
 from psana_dask.readers.state import BASE, END, LENGTH, NEXT, UNREAD, WINDOW
-from psana_dask.readers.xtc_layout import DGRAM, TYPE_COUNT, Level
+from psana_dask.readers.xtc_layout import DGRAM, TYPE_COUNT, XTC, Level, TransitionId
 from psana_dask.sources import FileSource, MemorySource, Source, read_bytes
 
 Array = npt.NDArray[Any]
@@ -48,14 +48,25 @@ OPENING = 4 * 2**20
 # ---- recognising a file -------------------------------------------------------------------------
 def recognise(source: Source, most: int = 4) -> bool:
     """Tell whether `source` is XTC: there is no magic number, the headers must chain."""
-    end, offset, links = source.size(), 0, 0
+    end, offset, links, declared = source.size(), 0, 0, False
     while links < most and offset + DGRAM.itemsize <= end:
         row = np.frombuffer(read_bytes(source, offset, DGRAM.itemsize), DGRAM)[0]
         if not is_header(row):
-            return links > 1
+            return links > 1 or declared
+        declared = declared or (links == 0 and _declares(source, row))
         offset += 20 + int(row["extent"])
         links += 1
     return links > 0
+
+
+def _declares(source: Source, row: Any) -> bool:
+    """Tell whether the first datagram is a Configure that begins with a container: that is proof enough."""
+    room = min(int(row["extent"]), source.size() - 20) - XTC.itemsize
+    if int(row["ticks"]) >> 24 & 15 != TransitionId.CONFIGURE or room < XTC.itemsize:
+        return False
+    first = np.frombuffer(read_bytes(source, DGRAM.itemsize, XTC.itemsize), XTC)[0]
+    sized = XTC.itemsize <= int(first["extent"]) <= room and int(first["extent"]) % 4 == 0
+    return sized and int(first["contains"]) & 0xFFFF < TYPE_COUNT and int(first["log"]) >> 24 < len(Level)
 
 
 def is_header(row: Any) -> bool:
@@ -318,7 +329,7 @@ class _Walk:
         return bool(found)
 
     def _clock_at(self, offset: int) -> int:
-        """Return the seconds of the header at `offset`, 0 if it is none: they tell other headers from data."""
+        """Return the seconds of the header at `offset`, 0 if it is none: a hint what other headers say."""
         if offset + DGRAM.itemsize > self._state[END]:
             return 0
         row = np.frombuffer(read_bytes(self._source, offset, DGRAM.itemsize), DGRAM)[0]
