@@ -63,10 +63,12 @@ class Detector:
 
     @property
     def source(self) -> Mapping[str, Any]:
-        """Where it comes from: name, type, serial numbers and algorithms, as in the file."""
+        """Where it comes from: name, address (LCLS-1), type, serial numbers, algorithms, as in the file."""
         channels = self._entry.channels.values()
+        address = {"source": self._entry.source} if self._entry.source else {}
         return {
             "alias": self.alias,
+            **address,
             "det_type": self.det_type,
             "det_ids": list(self._entry.det_ids),
             "algorithms": {c.algorithm: ".".join(map(str, c.version)) for c in channels},
