@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, simulate
+    from psana_dask.checks import quality
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
     from psana_dask.opening import open_run as open
@@ -40,6 +41,7 @@ _HOMES = {
     "calib": ("psana_dask.calib", None),
     "cluster": ("psana_dask.cluster", None),
     "errors": ("psana_dask.errors", None),
+    "quality": ("psana_dask.checks", "quality"),
     "export": ("psana_dask.export", None),
     "geometry": ("psana_dask.geometry", None),
     "simulate": ("psana_dask.simulate", None),
@@ -47,7 +49,7 @@ _HOMES = {
 
 __all__ = [
     "Run", "algorithms", "analysis", "calib", "cluster", "errors", "export", "geometry", "list_runs", "open",
-    "open_run", "open_runs", "progress_bar", "reduce",
+    "open_run", "open_runs", "progress_bar", "quality", "reduce",
     "set_options", "simulate", "times",
 ]  # fmt: skip
 

@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psana_dask.analysis.azimuthal import integrate
+    from psana_dask.analysis.cuts import Cuts, apply_cuts
     from psana_dask.analysis.peaks import find_peaks, lit_pixels, peak_table, write_cxi
     from psana_dask.analysis.photons import count_photons, find_droplets
+    from psana_dask.analysis.timetool import corrected_delay, project, time_edges, time_tool
     from psana_dask.analysis.waveforms import find_edges, fit_basis, integrate_windows, subtract_baseline
 
 _HOMES = {
     **dict.fromkeys(("integrate",), "azimuthal"),
+    **dict.fromkeys(
+        (
+            "Cuts",
+            "apply_cuts",
+        ),
+        "cuts",
+    ),
     **dict.fromkeys(
         (
             "find_peaks",
@@ -37,6 +46,15 @@ _HOMES = {
     ),
     **dict.fromkeys(
         (
+            "corrected_delay",
+            "project",
+            "time_edges",
+            "time_tool",
+        ),
+        "timetool",
+    ),
+    **dict.fromkeys(
+        (
             "find_edges",
             "fit_basis",
             "integrate_windows",
@@ -47,8 +65,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "count_photons", "find_droplets", "find_edges", "find_peaks", "fit_basis", "integrate",
-    "integrate_windows", "lit_pixels", "peak_table", "subtract_baseline", "write_cxi",
+    "Cuts", "apply_cuts", "corrected_delay", "count_photons", "find_droplets", "find_edges", "find_peaks",
+    "fit_basis", "integrate", "integrate_windows", "lit_pixels", "peak_table", "project",
+    "subtract_baseline", "time_edges", "time_tool", "write_cxi",
 ]  # fmt: skip
 
 

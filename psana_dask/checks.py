@@ -1,0 +1,300 @@
+"""Is a run sound: what is missing, damaged, late, saturated, dead or hot, and does the beam look right.
+
+`quality` gives a Dataset; `report` makes an HTML page of it.  Frames are judged by a sample of
+events, everything else by all of them.
+"""
+
+from __future__ import annotations
+
+import html as markup
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from psana_dask.errors import NameNotFound
+from psana_dask.run import Run
+
+SHIFTS = np.arange(-3, 4)
+"""Events by which the signal of a detector may be off from the event codes."""
+
+HOT = 8.0
+"""A pixel is hot if its mean is this many robust standard deviations above the median of its panel."""
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+def quality(
+    run: Run, *, dropped_code: int = 162, sample: int = 32, html: str | Path | None = None
+) -> xr.Dataset:
+    """Judge a run.
+
+    Parameters
+    ----------
+    run : Run
+    dropped_code : int
+        Event code of shots without beam.
+    sample : int
+        Events of each camera that are read, evenly spread; 0 leaves frames out.
+    html : path, optional
+        Write an HTML page there.
+
+    Returns
+    -------
+    Dataset
+        By ``detector``: ``present`` (share of events), ``missing``, ``damaged``, ``longest_absence``
+        (events in a row), and for cameras ``saturated`` (share of sampled values at the top of the
+        range), ``dead`` and ``hot`` (pixels), ``sampled`` (events). By ``scalar`` (one number per
+        event): ``mean``, ``std``, ``minimum``, ``maximum``, ``invalid`` (share that is not finite), and by
+        ``shift`` the ``dropped_level``: its mean, relative to that of all events, so many events
+        after a dropped shot. ``off_by`` is the shift where it is lowest, 0 in a sound run, NaN if it does
+        not respond to the beam. Attributes: events, rate, gaps, dropped shots, problems.
+
+    Examples
+    --------
+    >>> found = psana_dask.quality(run, html="quality.html")
+    >>> found["present"].to_pandas()
+    """
+    names = list(run.detectors)
+    rows = [{**_presence(run, name), **_frames(run, name, sample)} for name in names]
+    found = xr.Dataset(
+        {key: ("detector", [row[key] for row in rows]) for key in (*PRESENCE, *FRAMES)},
+        {"detector": np.array(names, dtype=str)},
+        {**_timing(run), **_origin(run)},
+    )
+    dropped = _dropped(run, dropped_code)
+    found.attrs["dropped_shots"] = int(dropped.sum()) if dropped is not None else -1
+    found = xr.merge([found, _beam(run, dropped)], combine_attrs="override", join="outer", compat="equals")
+    if html is not None:
+        Path(html).write_text(report(found), encoding="utf-8")
+    return found
+
+
+# ---- what is there -------------------------------------------------------------------------------
+PRESENCE = ("present", "missing", "damaged", "longest_absence")
+FRAMES = ("saturated", "dead", "hot", "sampled")
+
+
+def _presence(run: Run, name: str) -> dict[str, float]:
+    detector = run.detectors[name]
+    there = np.asarray(detector.present.values, bool)
+    damaged = np.asarray(detector.damage.values) != 0
+    return {
+        "present": float(there.mean()) if len(there) else np.nan,
+        "missing": int((~there).sum()),
+        "damaged": int(damaged.reshape(len(there), -1).any(axis=1).sum()) if len(there) else 0,
+        "longest_absence": longest(~there),
+    }
+
+
+def longest(flags: Bools) -> int:
+    """Return how many events in a row are flagged at most.
+
+    >>> longest(np.array([True, False, True, True]))
+    2
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def _timing(run: Run) -> dict[str, Any]:
+    """Return rate and gaps; a gap is more than one and a half of the usual distance of events."""
+    time = run.events["time"].values.astype(np.int64)
+    step = np.diff(time) / 1e9
+    usual = float(np.median(step)) if len(step) else np.nan
+    late = step > 1.5 * usual
+    return {
+        "events": len(time),
+        "rate": 1 / usual if usual else np.nan,
+        "gaps": int(late.sum()),
+        "longest_gap_seconds": float(step.max(initial=0.0)),
+        "missed_events": int(np.rint(step[late] / usual - 1).sum()) if late.any() else 0,
+        "problems": len(run.problems),
+    }
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    return {"experiment": run.experiment or "", "run": -1 if run.number is None else run.number}
+
+
+# ---- cameras -------------------------------------------------------------------------------------
+def _frames(run: Run, name: str, sample: int) -> dict[str, float]:
+    """Judge a sample of the raw frames of a detector."""
+    nothing = dict.fromkeys(FRAMES, np.nan)
+    detector = run.detectors[name]
+    if sample < 1 or "raw" not in detector.fields:
+        return nothing
+    raw = detector.field("raw")
+    if not isinstance(raw, xr.DataArray) or raw.dims[-2:] != ("row", "col"):
+        return nothing
+    there = np.flatnonzero(detector.present.values)
+    if len(there) < 2:
+        return {**nothing, "sampled": len(there)}
+    chosen = there[np.unique(np.linspace(0, len(there) - 1, sample).astype(int))]
+    return _judged(np.asarray(run.isel(chosen).detectors[name].field("raw", None)))
+
+
+def _judged(frames: npt.NDArray[Any]) -> dict[str, float]:
+    top = _top(frames)
+    mean = frames.mean(axis=0, dtype=np.float64)
+    panels = mean.reshape(-1, *mean.shape[-2:])
+    middle = np.median(panels, axis=(1, 2), keepdims=True)
+    spread = 1.4826 * np.median(np.abs(panels - middle), axis=(1, 2), keepdims=True)
+    return {
+        "saturated": float((frames >= top).mean()),
+        "dead": int((frames == frames[0]).all(axis=0).sum()),
+        "hot": int((panels - middle > HOT * np.maximum(spread, 1e-9)).sum()),
+        "sampled": len(frames),
+    }
+
+
+def _top(frames: npt.NDArray[Any]) -> float:
+    """Return the largest value that a pixel can have: that of 8, 12, 14 or 16 bits."""
+    if frames.dtype.kind == "f":
+        return float("inf")
+    highest = int(frames.max(initial=0))
+    return next((2**bits - 1 for bits in (8, 12, 14, 16, 31) if highest < 2**bits), 2**63)
+
+
+# ---- the beam ------------------------------------------------------------------------------------
+def _dropped(run: Run, code: int) -> Bools | None:
+    """Return which events have the code of dropped shots; None without event codes."""
+    try:
+        return np.asarray(run.evr[code].values, bool)
+    except (NameNotFound, KeyError):
+        return None
+
+
+def _beam(run: Run, dropped: Bools | None) -> xr.Dataset:
+    """Return statistics of every field that is one number per event, and what dropped shots do to it."""
+    names, columns = [], []
+    for name, detector in run.detectors.items():
+        for field in detector.fields:
+            try:
+                array = detector.field(field)
+            except NameNotFound:  # declared, and in no event
+                continue
+            if isinstance(array, xr.DataArray) and array.dims == ("time",) and array.dtype.kind == "f":
+                there = np.asarray(detector.present.values, bool)
+                names.append(f"{name}_{field}")
+                columns.append(np.where(there, np.asarray(array.values, np.float64), np.nan))
+    levels = np.array([dropped_levels(c, dropped) for c in columns]).reshape(-1, len(SHIFTS))
+    stats = {key: ("scalar", [kind(c) for c in columns]) for key, kind in STATISTICS.items()}
+    return xr.Dataset(
+        {
+            **stats,
+            "dropped_level": (("scalar", "shift"), levels),
+            "off_by": ("scalar", [off_by(row) for row in levels]),
+        },
+        {"scalar": np.array(names, dtype=str), "shift": SHIFTS},
+    )
+
+
+def _of_finite(function: Any) -> Any:
+    def of(values: Floats) -> float:
+        known = values[np.isfinite(values)]
+        return float(function(known)) if len(known) else np.nan
+
+    return of
+
+
+STATISTICS = {
+    "mean": _of_finite(np.mean),
+    "std": _of_finite(np.std),
+    "minimum": _of_finite(np.min),
+    "maximum": _of_finite(np.max),
+    "invalid": lambda values: float((~np.isfinite(values)).mean()) if len(values) else np.nan,
+}
+
+
+def dropped_levels(values: Floats, dropped: Bools | None) -> Floats:
+    """Return the mean of a signal so many events (`SHIFTS`) after dropped shots, relative to that of all.
+
+    NaN where nothing is known: no event codes, no dropped shot, a mean of 0.
+    """
+    out = np.full(len(SHIFTS), np.nan)
+    mean = STATISTICS["mean"](values)
+    if dropped is None or not dropped.any() or not np.isfinite(mean) or mean == 0:
+        return out
+    for k, shift in enumerate(SHIFTS):
+        at = np.flatnonzero(dropped) + shift
+        at = at[(at >= 0) & (at < len(values))]
+        out[k] = STATISTICS["mean"](values[at]) / mean
+    return out
+
+
+def off_by(levels: Sequence[float] | Floats) -> float:
+    """Return the shift with the lowest level, NaN unless it lies below half of all the others'."""
+    known = np.asarray(levels, np.float64)
+    if not np.isfinite(known).all():
+        return np.nan
+    lowest = int(np.argmin(known))
+    others = np.delete(known, lowest)
+    return float(SHIFTS[lowest]) if known[lowest] < 0.5 * np.median(others) else np.nan
+
+
+# ---- the page ------------------------------------------------------------------------------------
+STYLE = """
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2em; max-width: 70em; color: #222; }
+table { border-collapse: collapse; margin: 0.5em 0 2em; }
+th, td { padding: 0.2em 0.8em; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+"""
+
+
+def findings(found: xr.Dataset) -> list[str]:
+    """Return what is wrong, one sentence each."""
+    said = []
+    if found.attrs["gaps"]:
+        said.append(f"{found.attrs['gaps']} gaps in time, about {found.attrs['missed_events']} events missed")
+    if found.attrs["problems"]:
+        said.append(f"{found.attrs['problems']} problems while reading (run.problems)")
+    for name in found["detector"].values:
+        row = found.sel(detector=name)
+        if row["damaged"] > 0:
+            said.append(f"{name}: {int(row['damaged'])} damaged events")
+        if row["saturated"] > 1e-3:
+            said.append(f"{name}: {float(row['saturated']):.1%} of the values are saturated")
+    for name in found["scalar"].values:
+        shift = float(found["off_by"].sel(scalar=name))
+        if np.isfinite(shift) and shift != 0:
+            said.append(f"{name} is off by {shift:+.0f} events from the event codes")
+    return said
+
+
+def report(found: xr.Dataset) -> str:
+    """Return an HTML page of what `quality` found."""
+    title = f"Quality of {found.attrs['experiment'] or 'a run'}"
+    title += "" if found.attrs["run"] < 0 else f" run {found.attrs['run']}"
+    facts = {k: v for k, v in found.attrs.items() if k not in ("experiment", "run")}
+    said = findings(found) or ["Nothing conspicuous."]
+    by_detector = _table(found, "detector", (*PRESENCE, *FRAMES))
+    by_scalar = _table(found, "scalar", (*STATISTICS, "off_by"))
+    body = [
+        f"<h1>{markup.escape(title)}</h1>",
+        f"<ul>{''.join(f'<li>{markup.escape(s)}</li>' for s in said)}</ul>",
+        f"<table>{''.join(_row((k.replace('_', ' '), v)) for k, v in facts.items())}</table>",
+        "<h2>Detectors</h2>", by_detector, "<h2>Beam</h2>", by_scalar,
+    ]  # fmt: skip
+    head = f"<meta charset='utf-8'><title>{markup.escape(title)}</title><style>{STYLE}</style>"
+    return f"<!doctype html><html><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _table(found: xr.Dataset, dim: str, columns: Sequence[str]) -> str:
+    head = "".join(f"<th>{c.replace('_', ' ')}</th>" for c in (dim, *columns))
+    rows = [_row((name, *(found[c].sel({dim: name}).item() for c in columns))) for name in found[dim].values]
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _row(cells: Iterable[Any]) -> str:
+    return f"<tr>{''.join(f'<td>{markup.escape(_shown(c))}</td>' for c in cells)}</tr>"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.6g}"
+    return str(value)
