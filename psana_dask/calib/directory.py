@@ -99,6 +99,10 @@ def _finite(kind: str, value: NDArray[Any] | str, where: str) -> None:
         )
 
 
+LONGEST = 255
+"""Bytes in a name of a folder: the names that the LCLS-II service has may be longer."""
+
+
 def _expected_size(source: str) -> int | None:
     row = detector(source)
     if not row.shape or 0 in row.shape:
@@ -129,6 +133,8 @@ class CalibDirectory:
     def folder(self, source: str) -> Path | None:
         """Return the folder of a source, or None if there is none."""
         wanted = source_folder(source)
+        if len(wanted.encode()) > LONGEST:
+            return None
         row = detector(wanted)
         named = Path(self.path) / row.group / wanted
         if row is not GENERIC and named.is_dir():

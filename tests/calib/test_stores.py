@@ -327,3 +327,11 @@ def test_an_empty_chain():
 def test_differences(new, old, text):
     kind = "geometry" if isinstance(new, str) else "pedestals"
     assert text in str(difference(Constants(kind, new), Constants(kind, old)))
+
+
+def test_names_longer_than_a_folder_can_have_are_not_there(tmp_path):
+    """An ePix10ka quad is called after four serial numbers of 76 characters in the LCLS-II service."""
+    (tmp_path / "Epix10ka2M::CalibV1").mkdir()
+    name = "epix10ka_" + "3926196238-0175152897-1157627926-0000000000-" * 8
+    assert not CalibDirectory(tmp_path).has(name)
+    assert CalibDirectory(tmp_path).find(name, "geometry", 1).constants is None
