@@ -27,6 +27,7 @@ BLOCK = 16384  # pixels taken through all events before moving on: the constants
 STRIDE = BLOCK + 80  # between planes of a block: not a multiple of a page, or lines evict each other
 STRIDE_2, STRIDE_3, STRIDE_4, STRIDE_5 = 2 * STRIDE, 3 * STRIDE, 4 * STRIDE, 5 * STRIDE
 PROBE = 512  # pixels that a single frame tests for switched gains at once
+FEW = 8  # at most one in so many of them with switched pixels: worth leaving planes out
 
 Raw = NDArray[Any]
 Planes = NDArray[np.float32]
@@ -257,11 +258,18 @@ def mark_used(
 def _calibrate_frame(
     kind: int, bits: int, gain_bit: int, bad: Real, word: Raw, table: Planes, line: Planes
 ) -> None:
-    """One frame: read only the first plane of constants where no pixel has switched."""
-    for lo in range(0, word.size, PROBE):
-        hi = min(word.size, lo + PROBE)
-        which = _kind_of(kind, bits, gain_bit, word[lo:hi])
-        _both(which, bits, gain_bit, bad, word[lo:hi], table, lo, line[lo:hi])
+    """One frame: read only the first plane of constants where few pixels have switched."""
+    for first in range(0, word.size, BLOCK):
+        last = min(word.size, first + BLOCK)
+        switched = 0
+        for lo in range(first, last, PROBE):
+            switched += _kind_of(kind, bits, gain_bit, word[lo : min(last, lo + PROBE)]) != PLAIN
+        # planes read here and there are slower than planes read through
+        step = BLOCK if switched * FEW * PROBE > last - first else PROBE
+        for lo in range(first, last, step):
+            hi = min(last, lo + step)
+            which = kind if step == BLOCK else _kind_of(kind, bits, gain_bit, word[lo:hi])
+            _both(which, bits, gain_bit, bad, word[lo:hi], table, lo, line[lo:hi])
 
 
 @njit()
