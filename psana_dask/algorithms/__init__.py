@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psana_dask.algorithms.azimuthal import Integrator, Profiles, integrate, prepare_azimuthal
+    from psana_dask.algorithms.background import background_shapes, subtract_background
+    from psana_dask.algorithms.correlation import MultiTau
     from psana_dask.algorithms.droplets import find_droplets
     from psana_dask.algorithms.groups import COLUMNS
     from psana_dask.algorithms.hits import lit_pixels
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from psana_dask.algorithms.photons import count_photons
     from psana_dask.algorithms.positions import Positions, flat_positions, momentum_factor, pixel_positions
     from psana_dask.algorithms.radialpeaks import RadialFinder, prepare_radial
+    from psana_dask.algorithms.spectra import PhotonPeaks, fit_photon_peaks
     from psana_dask.algorithms.timetool import (
         TimeEdges,
         find_time_edges,
@@ -53,6 +56,14 @@ _HOMES = {
         ),
         "azimuthal",
     ),
+    **dict.fromkeys(
+        (
+            "background_shapes",
+            "subtract_background",
+        ),
+        "background",
+    ),
+    **dict.fromkeys(("MultiTau",), "correlation"),
     **dict.fromkeys(("find_droplets",), "droplets"),
     **dict.fromkeys(("COLUMNS",), "groups"),
     **dict.fromkeys(("lit_pixels",), "hits"),
@@ -93,6 +104,13 @@ _HOMES = {
     ),
     **dict.fromkeys(
         (
+            "PhotonPeaks",
+            "fit_photon_peaks",
+        ),
+        "spectra",
+    ),
+    **dict.fromkeys(
+        (
             "TimeEdges",
             "find_time_edges",
             "project",
@@ -116,12 +134,13 @@ _HOMES = {
 }
 
 __all__ = [
-    "COLUMNS", "Edges", "Integrator", "LocalFinder", "Peaks", "Positions", "Profiles", "RadialFinder",
-    "Selection", "TimeEdges", "basis_of", "count_photons", "find_droplets", "find_edges", "find_peaks",
-    "find_time_edges", "fit_basis", "flat_positions", "integrate", "integrate_windows", "lit_pixels",
-    "momentum", "momentum_factor", "pixel_positions", "places", "prepare_adaptive", "prepare_azimuthal",
+    "COLUMNS", "Edges", "Integrator", "LocalFinder", "MultiTau", "Peaks", "PhotonPeaks", "Positions",
+    "Profiles", "RadialFinder", "Selection", "TimeEdges", "background_shapes", "basis_of",
+    "count_photons", "find_droplets", "find_edges", "find_peaks", "find_time_edges", "fit_basis",
+    "fit_photon_peaks", "flat_positions", "integrate", "integrate_windows", "lit_pixels", "momentum",
+    "momentum_factor", "pixel_positions", "places", "prepare_adaptive", "prepare_azimuthal",
     "prepare_droplet", "prepare_radial", "project", "running_references", "step_weights",
-    "subtract_baseline", "time_of",
+    "subtract_background", "subtract_baseline", "time_of",
 ]  # fmt: skip
 
 

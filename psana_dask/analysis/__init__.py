@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from psana_dask.analysis.cuts import Cuts, apply_cuts
     from psana_dask.analysis.peaks import find_peaks, lit_pixels, peak_table, write_cxi
     from psana_dask.analysis.photons import count_photons, find_droplets
+    from psana_dask.analysis.statistics import autocorrelation, pump_probe, subtract_background
     from psana_dask.analysis.timetool import corrected_delay, project, time_edges, time_tool
     from psana_dask.analysis.waveforms import find_edges, fit_basis, integrate_windows, subtract_baseline
 
@@ -46,6 +47,14 @@ _HOMES = {
     ),
     **dict.fromkeys(
         (
+            "autocorrelation",
+            "pump_probe",
+            "subtract_background",
+        ),
+        "statistics",
+    ),
+    **dict.fromkeys(
+        (
             "corrected_delay",
             "project",
             "time_edges",
@@ -65,9 +74,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "Cuts", "apply_cuts", "corrected_delay", "count_photons", "find_droplets", "find_edges", "find_peaks",
-    "fit_basis", "integrate", "integrate_windows", "lit_pixels", "peak_table", "project",
-    "subtract_baseline", "time_edges", "time_tool", "write_cxi",
+    "Cuts", "apply_cuts", "autocorrelation", "corrected_delay", "count_photons", "find_droplets",
+    "find_edges", "find_peaks", "fit_basis", "integrate", "integrate_windows", "lit_pixels", "peak_table",
+    "project", "pump_probe", "subtract_background", "subtract_baseline", "time_edges", "time_tool",
+    "write_cxi",
 ]  # fmt: skip
 
 
