@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, simulate
     from psana_dask.checks import quality
+    from psana_dask.clocks import find_offset
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
     from psana_dask.opening import open_run as open
@@ -34,6 +35,7 @@ _HOMES = {
     "Run": ("psana_dask.run", "Run"),
     "times": ("psana_dask.keys", "times"),
     "reduce": ("psana_dask.reductions", "reduce"),
+    "find_offset": ("psana_dask.clocks", "find_offset"),
     "progress_bar": ("psana_dask.progress", "progress_bar"),
     "set_options": ("psana_dask.options", "set_options"),
     "algorithms": ("psana_dask.algorithms", None),
@@ -48,7 +50,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "Run", "algorithms", "analysis", "calib", "cluster", "errors", "export", "geometry", "list_runs", "open",
+    "Run", "algorithms", "analysis", "calib", "cluster", "errors", "export", "find_offset", "geometry", "list_runs", "open",
     "open_run", "open_runs", "progress_bar", "quality", "reduce",
     "set_options", "simulate", "times",
 ]  # fmt: skip

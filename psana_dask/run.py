@@ -373,6 +373,73 @@ class Run:
 
         return run_dataframe(self._view, names, join=join, epics=epics, flags=flags, partition=partition)
 
+    def join(
+        self,
+        other: Any,
+        on: str = "time",
+        method: str = "exact",
+        *,
+        tolerance: Any = None,
+        offset: Any = None,
+        key: str | None = None,
+        names: Sequence[str] | None = None,
+        tz: str | None = None,
+        unit: str | None = None,
+        units: Mapping[str, str] | None = None,
+        prefix: str = "",
+    ) -> xr.Dataset:
+        """Return data from outside of the DAQ as variables on the events of the run.
+
+        Nothing is guessed: times without a zone need `tz`, numbers need `unit`; samples that are
+        doubled (the last counts), out of order or without a key are counted, with a warning.
+
+        Parameters
+        ----------
+        other : path, DataFrame, Series, Dataset, DataArray or Run
+            CSV, parquet, zarr, HDF5 or netCDF. What is lazy stays lazy.
+        on : {"time", "pulse_id", "fiducial"}
+        method : {"exact", "nearest", "ffill", "interp"}
+            The sample with the event's key; the nearest one; the last at or before; a number
+            between the samples on both sides.
+        tolerance : timedelta or str; int for counters
+            Largest distance of a sample (for "interp" of both).
+        offset : timedelta, str or `find_offset`'s result; int for counters
+            What is added to the keys of `other`.
+        key : str, optional
+            Column or variable that holds the keys; by default what `on` says, or the table's index.
+        names : list of str, optional
+            What to take; everything by default.
+        tz : str, optional
+            Zone of times that have none (``"UTC"``, ``"America/Los_Angeles"``).
+        unit : {"s", "ms", "us", "ns"}, optional
+            Of times that are numbers since 1970 UTC.
+        units : mapping, optional
+            Units of variables, for their attributes.
+        prefix : str
+            Of the names of variables.
+
+        Returns
+        -------
+        xarray.Dataset
+            Besides the variables ``joined`` (which events have a sample) and ``joined_<on>`` (its
+            key); without a sample a float is NaN, an integer 0. ``attrs`` counts ``matched``,
+            ``unmatched``, ``unused``, ``duplicates``, ``out_of_order``, ``without_key``.
+
+        Raises
+        ------
+        NameNotFound, ValueError
+
+        Examples
+        --------
+        >>> run.join("stage.csv", method="ffill", tolerance="1 s", tz="America/Los_Angeles")
+        """
+        from psana_dask.join import join
+
+        return join(
+            self._view, other, on, method, tolerance=tolerance, offset=offset, key=key, names=names,
+            tz=tz, unit=unit, units=units, prefix=prefix,
+        )  # fmt: skip
+
     def tree(self, chunks: Any = "auto") -> xr.DataTree:
         """Return the run as a DataTree: ``events``, ``epics/<name>``, one node per detector.
 
