@@ -165,3 +165,19 @@ def test_dark_deploys_beside_the_data(run):
 def test_dark_of_too_little(run):
     assert "g1 of Jungfrau was not measured" in call("dark", run, "jf", "--events", 10, "--deploy", status=1)
     assert "two frames or more" in call("dark", run, "jf", "--events", 1, status=1)
+
+
+# ---- a detector that nobody has described ---------------------------------------------------------
+def test_show_draws_calibrated_panels_of_an_unknown_detector(tmp_path, monkeypatch):
+    def frame(moment):
+        return np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) + np.uint16(100)
+
+    algorithms = (Algorithm("raw", (9, 9, 9), (Field("flux", "u2", (20, 30), frame),)),)
+    detector = Detector(name="odd", kind="camera", det_type="neverheardof", segments=3, algorithms=algorithms)
+    simulate.write(RunSpec(events=2, detectors=(detector,), number=4), tmp_path / "xtc")
+    np.save(tmp_path / "peds.npy", np.full((3, 20, 30), 100.0))
+    call("calib", "deploy", tmp_path / "calib", "odd", "pedestals", tmp_path / "peds.npy", "--runs", 1)
+    monkeypatch.chdir(tmp_path)
+    assert "odd_calib {'panel': 3, 'row': 20, 'col': 30}" in call("show", "xtc", "odd")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert "odd_calib" in call("show", "xtc", "odd", "-o", "again.png")

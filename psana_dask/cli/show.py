@@ -53,10 +53,12 @@ RULES = {"holes": "nearest"}
 
 
 def _image(detector: Any) -> Any:
-    """Return the assembled frames of a detector, calibrated where it has constants; None without frames."""
+    """Return frames, calibrated where there are constants, assembled where there is a geometry; or None."""
     try:
         return detector.assembled(calibrated=True, policy="raw", chunks=None, **RULES)
-    except (NameNotFound, GeometryError):
+    except GeometryError:  # a type that nobody has described: panels side by side
+        return detector.calibrated(policy="raw", chunks=None)
+    except NameNotFound:
         return None
 
 
@@ -64,4 +66,6 @@ def _good(detector: Any, image: Any) -> Any:
     """Return the pixels of an image that decide its colours: those that are not masked."""
     import numpy as np
 
+    if "x" not in image.dims:
+        return None
     return np.isfinite(image.values) & (detector.assembled(detector.mask, **RULES).values > 0)

@@ -28,8 +28,11 @@ from psana_dask.calib.apply import (
     subtract_pedestals,
     used_pixels,
 )
+from psana_dask.calib.constants import RunRange
 from psana_dask.calib.detectors import GENERIC, detector
 from psana_dask.calib.directory import chosen_file, parse_name, read_text
+from psana_dask.calib.exchange import load_constant
+from psana_dask.calib.localstore import LocalStore
 from psana_dask.calib.webdb import chosen_document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -622,6 +625,18 @@ def test_text_files(name, values, dtype):
     assert array.shape == values.shape
     assert np.array_equal(array, values)
     COMPARED[f"txt/{name}.data"] = array.size
+
+
+def test_real_geometry_files_are_constants(tmp_path, figures):
+    """The facility's geometry files go through a store and come back as they are."""
+    files = sorted((DATA.parent / "geometry/geo_files").glob("*.data"))
+    assert len(files) == 21
+    store = LocalStore(tmp_path)
+    for path in files:
+        store.deploy(load_constant(path, "geometry"), path.stem, RunRange(1), comment=path.name)
+        assert store.find(path.stem, "geometry", 7).found().value == path.read_text()
+    assert not [p for path in files for p in store.problems(path.stem, "geometry")]
+    figures("constants", geometry_files=len(files))
 
 
 def test_every_file_was_compared(request):
