@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from psana_dask.dataset import Names, View, run_attrs
 from psana_dask.reductions import compute, tasks
 from psana_dask.reductions.groups import By, Condition, Groups, event_values, given_values, groups_of
-from psana_dask.reductions.leaves import spans
+from psana_dask.reductions.leaves import span
 from psana_dask.reductions.quantities import Quantity, quantities
 from psana_dask.reductions.results import Nodes, variables
 from psana_dask.reductions.statistics import CUBE, STATISTICS, Histogram, Projection, Request, Wanted
@@ -185,9 +186,10 @@ def reduced(
     events = Events.of(view, choices.by, None if of_pixels else choices.mask, choices.weights)
     jobs = [Job.of(q, wanted, events, choices.mask if of_pixels else None) for q in found]
     label = ", ".join(q.name for q in found)
-    asked = [job.delayed() for job in jobs]
-    delayed = [d for bins in asked for d in bins if d is not None]
-    nodes = iter(compute.computed(delayed, label, choices.progress))
+    graph = compute.Tasks()
+    asked = [job.calls(graph) for job in jobs]
+    calls = [call for bins in asked for call in bins if call is not None]
+    nodes = iter(graph.computed(calls, label, choices.progress))
     out = []
     for job, bins in zip(jobs, asked, strict=True):
         own = [job.nothing() if d is None else next(nodes) for d in bins]
@@ -218,24 +220,22 @@ class Job:
         request = Request(quantity.frames, quantity.made_of.dtype, wanted, events.weights is not None, good)
         return cls(quantity, request, events.having(quantity))
 
-    def delayed(self) -> list[Any]:
-        """Return the delayed nodes of each bin; None for a bin without events."""
-        import dask
-
+    def calls(self, graph: compute.Tasks) -> list[Any]:
+        """Add the tasks of each bin to a graph; None for a bin without events."""
         work = self.request.work
         sizes = [len(numbers) for numbers in self.events.bins]
-        level = compute.task_level(sizes, work.frames.nbytes)
-        everywhere, run = compute.shared(work), dask.delayed(tasks.accumulate_piece, pure=False)
-        merge = dask.delayed(tasks.merge_nodes, pure=False)
-        out = []
+        level = 0 if work.any_order else compute.task_level(sizes, work.frames.nbytes)
+        size = compute.even_pieces(sizes, work.frames.nbytes) if work.any_order else span(level)
+        everywhere, out = graph.shared(work), []
         for k, numbers in enumerate(self.events.bins):
             weights = None if self.events.weights is None else self.events.weights[k]
             pieces = [
-                tasks.Piece(numbers[a:b], None if weights is None else weights[a:b])
-                for a, b in spans(len(numbers), level)
+                tasks.Piece(numbers[a : a + size], None if weights is None else weights[a : a + size])
+                for a in range(0, len(numbers), size)
             ]
-            nodes = [run(everywhere, piece, level + 1) for piece in pieces]
-            out.append(compute.merged(nodes, merge) if nodes else None)
+            nodes = [graph.call(tasks.accumulate_piece, everywhere, piece, level + 1) for piece in pieces]
+            merge = partial(graph.call, tasks.merge_nodes)
+            out.append(graph.merged(nodes, merge) if nodes else None)
         return out
 
     def nothing(self) -> Nodes:

@@ -7,10 +7,16 @@ eight as they come.  Ctrl-C takes back what was asked for.
 from __future__ import annotations
 
 import os
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
+
+import dask
+from dask._task_spec import DataNode, List, Task, TaskRef
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from psana_dask.progress import ComputeProgress, active_client, somebody_looks
 from psana_dask.reductions.leaves import LEAF, groups, span
@@ -19,6 +25,9 @@ TASK_BYTES = 2**30
 """What one task reads, at most, where there are tasks enough for everyone."""
 
 MOST_LEVEL = 5
+
+PATIENT_SHARE = 1.3
+"""How much longer than everybody's equal share the busiest worker may take."""
 
 PATIENCE = 2.0
 """Seconds after which a bar is shown to whoever looks, if nobody said whether to show one."""
@@ -41,6 +50,8 @@ def threads() -> int:
 def task_level(events: Sequence[int], nbytes: int) -> int:
     """Return the level of the tree that tasks cover; it never changes a result.
 
+    As large as `TASK_BYTES` allows, but small enough that nobody waits for long for the last task.
+
     Parameters
     ----------
     events : sequence of int
@@ -48,54 +59,87 @@ def task_level(events: Sequence[int], nbytes: int) -> int:
     nbytes : int
         Bytes of an event.
     """
-    level = 0
+    level, workers, total = 0, threads(), sum(events)
     while level < MOST_LEVEL and span(level + 1) * max(1, nbytes) <= TASK_BYTES:
         level += 1
-    wanted = threads()
-    while level and sum(-(-n // span(level)) for n in events) < wanted and max(events, default=0) > LEAF:
+    while level and _longest(events, span(level), workers) > PATIENT_SHARE * total / workers:
         level -= 1
     return level
 
 
-def merged(nodes: Sequence[Any], together: Callable[[list[Any]], Any]) -> Any:
-    """Return delayed nodes merged, eight by eight; `together` is a delayed function of some of them."""
-    while len(nodes) > 1:
-        nodes = [group[0] if len(group) == 1 else together(list(group)) for group in groups(nodes)]
-    return nodes[0]
+def _longest(events: Sequence[int], size: int, workers: int) -> int:
+    """Return about how many events the busiest worker has, if tasks have up to `size` of them."""
+    tasks = sum(-(-n // size) for n in events)
+    return min(size, max(events, default=0)) * -(-tasks // workers)
 
 
-def shared(value: Any) -> Any:
-    """Return a value that all tasks get from one place in the graph."""
-    import dask
+def even_pieces(events: Sequence[int], nbytes: int) -> int:
+    """Return the events of a task where their order does not matter: as many for every worker."""
+    most = max(LEAF, TASK_BYTES // max(1, nbytes))
+    rounds = max(1, -(-sum(events) // (threads() * most)))
+    each = -(-sum(events) // (threads() * rounds))
+    return max(LEAF, -(-each // LEAF) * LEAF)
 
-    return dask.delayed(value, pure=False, traverse=False)
 
+class Tasks:
+    """A graph in the making: values that all tasks share, and calls.
 
-def computed(delayed: Sequence[Any], label: str, progress: bool | None) -> list[Any]:
-    """Compute delayed values where Dask computes now.
-
-    Parameters
-    ----------
-    delayed : sequence of Delayed
-    label : str
-        What a progress bar says.
-    progress : bool, optional
-        Show a bar; by default in a terminal or a notebook, if it takes longer than a second.
+    A graph of many thousand tasks is made in a second; `dask.delayed` would take several.
     """
-    if not delayed:
-        return []
-    with _quiet(), _bar(label, progress):
-        client = active_client()
-        return _here(delayed) if client is None else _on_client(client, delayed)
+
+    def __init__(self) -> None:
+        self._name = f"psana_dask-{uuid.uuid4().hex[:12]}"
+        self._graph: dict[Any, Any] = {}
+
+    def shared(self, value: Any) -> TaskRef:
+        """Add a value that a worker gets once."""
+        key = (f"{self._name}-shared", len(self._graph))
+        self._graph[key] = DataNode(key, value)
+        return TaskRef(key)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> TaskRef:
+        """Add a call; arguments may be what other calls return, also in a list."""
+        key = (f"{self._name}-{function.__name__}", len(self._graph))
+        given = [List(*a) if isinstance(a, list) else a for a in arguments]
+        self._graph[key] = Task(key, function, *given)
+        return TaskRef(key)
+
+    def merged(self, nodes: Sequence[TaskRef], together: Callable[[list[TaskRef]], TaskRef]) -> TaskRef:
+        """Add the merge of nodes, eight by eight."""
+        while len(nodes) > 1:
+            nodes = [group[0] if len(group) == 1 else together(list(group)) for group in groups(nodes)]
+        return nodes[0]
+
+    def delayed(self, wanted: Sequence[TaskRef]) -> list[Delayed]:
+        """Return what some calls return, as Dask values of one graph."""
+        layer = MaterializedLayer(self._graph)
+        graph = HighLevelGraph({self._name: layer}, {self._name: set()})
+        return [Delayed(ref.key, graph, layer=self._name) for ref in wanted]
+
+    def computed(self, wanted: Sequence[TaskRef], label: str, progress: bool | None) -> list[Any]:
+        """Compute what some calls return where Dask computes now.
+
+        Parameters
+        ----------
+        wanted : sequence of TaskRef
+        label : str
+            What a progress bar says.
+        progress : bool, optional
+            Show a bar; by default where somebody looks, if it takes long.
+        """
+        if not wanted:
+            return []
+        with _quiet(), _bar(label, progress):
+            client = active_client()
+            found = self.delayed(wanted)
+            return _here(found) if client is None else _on_client(client, found)
 
 
-def _here(delayed: Sequence[Any]) -> list[Any]:
-    import dask
-
+def _here(delayed: Sequence[Delayed]) -> list[Any]:
     return list(dask.compute(*delayed, optimize_graph=False))
 
 
-def _on_client(client: Any, delayed: Sequence[Any]) -> list[Any]:
+def _on_client(client: Any, delayed: Sequence[Delayed]) -> list[Any]:
     """Compute on a client; whatever stops this process from waiting takes the tasks back."""
     futures = client.compute(list(delayed), optimize_graph=False)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,29 +133,21 @@ def reduce_function(
     calibration: Mapping[str, Any] | None, progress: bool | None,
 ) -> Any:  # fmt: skip
     """Return what a function makes of the events, merged; see `Run.reduce`."""
-    import dask
-
     fields = tuple(event_fields(view, names, calibration))
     call = Call(function, fields, merge)
     kept = [numbers[having_all(fields, numbers)] if names is not None else numbers for numbers in bins]
     nbytes = max(1, sum(f.nbytes for f in fields))
     level = compute.task_level([len(numbers) for numbers in kept], nbytes)
-    shared = compute.shared(call)
-    run = dask.delayed(reduce_piece, pure=False)
+    graph = compute.Tasks()
+    shared = graph.shared(call)
     asked = []
     for numbers in kept:
-        nodes = [run(shared, Piece(numbers[a:b])) for a, b in spans(len(numbers), level)]
-        asked.append(_merged(shared, nodes) if nodes else None)
+        nodes = [graph.call(reduce_piece, shared, Piece(numbers[a:b])) for a, b in spans(len(numbers), level)]
+        merged = partial(graph.call, merge_parts, shared)
+        asked.append(graph.merged(nodes, merged) if nodes else None)
     name = getattr(function, "__name__", "function")
-    found = iter(compute.computed([a for a in asked if a is not None], name, progress))
+    found = iter(graph.computed([a for a in asked if a is not None], name, progress))
     return _binned([None if a is None else next(found) for a in asked], groups, call)
-
-
-def _merged(shared: Any, nodes: list[Any]) -> Any:
-    import dask
-
-    merge = dask.delayed(merge_parts, pure=False)
-    return compute.merged(nodes, lambda group: merge(shared, group))
 
 
 def _binned(parts: Sequence[Any], groups: Groups, call: Call) -> Any:
@@ -228,6 +221,7 @@ def map_function(
     import dask.array as da
     import xarray as xr
 
+    graph = compute.Tasks()
     fields = tuple(event_fields(view, names, calibration))
     call = Call(function, fields)
     numbers = view.choice.numbers
@@ -235,14 +229,17 @@ def map_function(
     numbers = numbers[kept]
     template = _template(call, numbers)
     whole = _as_dataset(template)
-    sizes = [b - a for a, b in _ranges(len(numbers), call.block())]
-    blocks = _delayed_blocks(call, numbers, list(whole.data_vars))
+    shared, made_of = graph.shared(call), list(whole.data_vars)
+    ranges = _ranges(len(numbers), call.block())
+    blocks = [graph.call(map_block, shared, numbers[a:b], made_of) for a, b in ranges]
     variables = {}
     for name, sample in whole.data_vars.items():
         inner = sample.transpose("time", ...)
+        shapes = [(b - a, *inner.shape[1:]) for a, b in ranges]
+        calls = [graph.call(pick, b, name, shape) for b, shape in zip(blocks, shapes, strict=True)]
         pieces = [
-            da.from_delayed(_picked(b, name, (n, *inner.shape[1:])), (n, *inner.shape[1:]), inner.dtype)
-            for b, n in zip(blocks, sizes, strict=True)
+            da.from_delayed(value, shape, inner.dtype)
+            for value, shape in zip(graph.delayed(calls), shapes, strict=True)
         ]
         data = da.concatenate(pieces) if pieces else da.zeros((0, *inner.shape[1:]), inner.dtype)
         variables[name] = (inner.dims, data, inner.attrs)
@@ -258,19 +255,6 @@ def _of(view: View, kept: NDArray[np.bool_]) -> View:
 
 def _ranges(events: int, size: int) -> list[tuple[int, int]]:
     return [(a, min(events, a + size)) for a in range(0, events, size)]
-
-
-def _delayed_blocks(call: Call, numbers: Ints, names: list[Any]) -> list[Any]:
-    import dask
-
-    shared, run = compute.shared(call), dask.delayed(map_block, pure=False)
-    return [run(shared, numbers[a:b], names) for a, b in _ranges(len(numbers), call.block())]
-
-
-def _picked(block: Any, name: Any, shape: tuple[int, ...]) -> Any:
-    import dask
-
-    return dask.delayed(pick, pure=False)(block, name, shape)
 
 
 ONLY = "result_of_map"

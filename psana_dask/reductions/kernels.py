@@ -20,8 +20,11 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-WEIGHT, SUM, SPREAD = 0, 1, 2
-"""Rows of a node: sum of weights, of weighted values, of weighted squared distances from the mean."""
+WEIGHT, SUM, SPREAD, MEAN = 0, 1, 2, 3
+"""Rows of a node: sums of weights, of weighted values, of weighted squared distances from the mean; the mean.
+
+The mean is not the sum by the weight: it keeps the digits that a sum of large values loses.
+"""
 
 PIVOT, OFFSET, SQUARE = 2, 3, 4
 """Further rows of an open leaf: its first value, sums of distances from it and of their squares."""
@@ -87,6 +90,7 @@ def close_leaf(leaf: Floats, at: int, n: int, node: Floats) -> None:
         if node.shape[0] > SPREAD:
             spread = leaf[SQUARE, p] - leaf[OFFSET, p] * leaf[OFFSET, p] / weight if weight > 0 else 0.0
             node[SPREAD, p] = max(0.0, spread) if spread == spread else spread  # noqa: PLR0124
+            node[MEAN, p] = leaf[PIVOT, p] + leaf[OFFSET, p] / weight if weight > 0 else 0.0
     for k in range(leaf.shape[0]):
         leaf[k, at : at + n] = 0.0
 
@@ -99,11 +103,12 @@ def merge_nodes(first: Floats, second: Floats, at: int, n: int) -> None:
         one, two = first[WEIGHT, p], second[WEIGHT, p]
         if spreads and two > 0:
             if one > 0:
-                apart = second[SUM, p] / two - first[SUM, p] / one
+                apart = second[MEAN, p] - first[MEAN, p]
                 between = apart * apart * (one * two / (one + two))
                 first[SPREAD, p] = first[SPREAD, p] + second[SPREAD, p] + between
+                first[MEAN, p] += apart * (two / (one + two))
             else:
-                first[SPREAD, p] = second[SPREAD, p]
+                first[SPREAD, p], first[MEAN, p] = second[SPREAD, p], second[MEAN, p]
         first[WEIGHT, p] = one + two
         first[SUM, p] += second[SUM, p]
 
@@ -143,9 +148,9 @@ def push_moments(
         First pixel of the state.
     leaf : (2 or 5, pixel) float64
         The open leaf.
-    node : (2 or 3, pixel) float64
+    node : (2 or 4, pixel) float64
         Work space.
-    kept : (level, 2 or 3, pixel) float64
+    kept : (level, 2 or 4, pixel) float64
         Nodes of each level.
     """
     end = at + n

@@ -28,9 +28,9 @@ class MomentNode:
 
     Parameters
     ----------
-    sums : (2 or 3, pixel) float64
+    sums : (2 or 4, pixel) float64
         Sum of weights, of weighted values and, where variances are wanted, of weighted squared
-        distances from the mean.
+        distances from the mean, and the mean.
     numbers : (pixel,) int64, optional
         How many values there were, if they have weights.
     """
@@ -66,7 +66,7 @@ class Moments:
     needs_values = True
 
     def __init__(self, pixels: int, *, squares: bool, weighted: bool = False, levels: int = LEVELS) -> None:
-        rows = 3 if squares else 2
+        rows = 4 if squares else 2
         self._leaf = np.zeros((5 if squares else 2, pixels))
         self._work = np.empty((rows, pixels))
         self._kept = np.zeros((levels, rows, pixels))

@@ -76,11 +76,12 @@ def _results(
     work: Work, numbers: Ints, first: int, size: int, label: str, progress: bool | None
 ) -> Rows:
     """Return the rows of some events, made in parallel, in time order."""
-    import dask
-
-    shared, run = compute.shared(work), dask.delayed(rows_of, pure=False)
-    tasks = [run(shared, numbers[a : a + size], first + a) for a in range(0, len(numbers), size)]
-    return [row for part in compute.computed(tasks, label, progress) for row in part]
+    graph = compute.Tasks()
+    shared = graph.shared(work)
+    parts = [
+        graph.call(rows_of, shared, numbers[a : a + size], first + a) for a in range(0, len(numbers), size)
+    ]
+    return [row for part in graph.computed(parts, label, progress) for row in part]
 
 
 def rows_of(work: Work, numbers: Ints, first: int) -> Rows:

@@ -116,6 +116,11 @@ class Work:
     good: NDArray[np.uint8] | None = None
 
     @property
+    def any_order(self) -> bool:
+        """Whether everything is exact, so that any events may be added in any order."""
+        return self.exact or not self.sums
+
+    @property
     def values(self) -> bool:
         """Whether frames have to be calibrated event by event."""
         others = self.extremes or bool(self.histograms) or (self.sums and not self.exact)
@@ -246,7 +251,7 @@ class Request:
         return values if self.good is None else np.where(self.good, values, values.dtype.type(0))
 
     def _sums(self, node: ExactNode | MomentNode) -> NDArray[np.float64]:
-        """Return sums (2 or 3, pixel): of weights, of values, of squared distances from the mean."""
+        """Return sums (2 to 4, pixel): of weights, of values, of squared distances from the mean."""
         if isinstance(node, MomentNode):
             return node.sums
         ranges = {"plain": 1, "jungfrau": 3, "switched": 2}[self.decoding.kind]

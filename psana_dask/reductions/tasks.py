@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psana_dask.errors import PsanaError
+from psana_dask.recording import open_recording
 from psana_dask.reductions.statistics import Node, Work
 from psana_dask.reductions.tiles import Block, Buffers
 
@@ -106,7 +107,8 @@ def blocks(piece: Piece, size: int) -> Iterator[tuple[Block, Ints | None]]:
 
 def blamed(error: PsanaError, events: Ints, work: Work) -> PsanaError:
     """Return the error with the event it is about: the first that cannot be read by itself."""
-    recording = work.frames.raw.target.reader().events.recording
+    target = work.frames.raw.target
+    recording = open_recording(target.files, target.token)
     for event in events:
         one = Block(np.array([event]), np.ones(1), 0)
         try:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from psana_dask.sources import FileSource, Source
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-TILE_BYTES = 2 * 2**20
+TILE_BYTES = 3 * 2**20
 """Raw bytes of a tile of all its events: what stays in the cache while it is added."""
 
 BLOCK_BYTES = 4 * 2**20
@@ -139,15 +140,20 @@ class Frames:
     def __reduce__(self) -> tuple[Any, ...]:
         return Frames, (self.raw, self.tables)
 
+    @cached_property
+    def reader(self) -> FrameReader:
+        """What reads them in this process."""
+        return self.raw.frame_reader()
+
     @property
     def panels(self) -> int:
         """How many panels an event has; 1 if they are no dimension."""
-        return len(self.raw.frame_reader().panels)
+        return len(self.reader.panels)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of a panel."""
-        return self.raw.frame_reader().panel_shape
+        return self.reader.panel_shape
 
     @property
     def pixels(self) -> int:
@@ -231,8 +237,7 @@ class Frames:
 
     def _group_tiles(self, block: Block, buffers: Buffers, tables: Tables | None) -> Iterator[Tile]:
         """Read some panels at a time through the reader, calibrate them, and yield each."""
-        reader = self.raw.frame_reader()
-        present = reader.present(block.events)
+        present = self.reader.present(block.events)
         each = max(1, len(block.events) * self.pixels * self.raw.dtype.itemsize)
         whole = tables is not None and tables.unit == "event"
         size = self.panels if whole else int(np.clip(BLOCK_BYTES // each, 1, self.panels))
@@ -240,7 +245,7 @@ class Frames:
             panels = np.arange(first, min(self.panels, first + size))
             shape = (len(block.events), len(panels), *(self.shape or (1,)))
             buffer = buffers.array("words", shape, self.raw.dtype)
-            reader.read_into(block.events, panels, slice(None), buffer)
+            self.reader.read_into(block.events, panels, slice(None), buffer)
             words = buffer.reshape(len(buffer), -1)
             values = None if tables is None else self._calibrated(buffer, panels, buffers)
             for number, panel in enumerate(panels.tolist()):
@@ -265,10 +270,9 @@ class Frames:
 
     def _places(self, events: Ints) -> tuple[list[Source], NDArray[np.int32] | None, Ints | None]:
         """Return where panels lie; nothing if the reader has to decode them."""
-        reader = self.raw.frame_reader()
-        if type(reader).read_into is not FrameReader.read_into:
+        if type(self.reader).read_into is not FrameReader.read_into:
             return [], None, None
-        return reader.places(events)
+        return self.reader.places(events)
 
     def _announce(self, events: Ints) -> None:
         """Ask the system to read events that are wanted soon."""

@@ -31,10 +31,12 @@ def workers(folder, **options):
     folder.mkdir()
     (folder / "kernels").symlink_to((current().cache_folder() / "kernels").resolve())
     given = {"threads_per_worker": 1, "dashboard_address": ":0", "env": {"PSANA_DASK_CACHE": str(folder)}}
-    with dask.config.set({"distributed.scheduler.allowed-failures": 10}):
-        with distributed.LocalCluster(n_workers=2, **given, **options) as cluster:
-            with distributed.Client(cluster) as client:
-                yield client
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 10}),
+        distributed.LocalCluster(n_workers=2, **given, **options) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,8 @@ def test_a_part_that_shrank_is_named_with_its_event(client, fresh, here):
     part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
     with pytest.raises(PsanaError, match=r"-c000|-c001\.xtc2"):
         run.mean("big.raw")
-    with pytest.raises(ReadError, match=r"c001\.xtc2: wanted 8192 bytes .* \(event 2024-06-14T06:12:04\.\d+\)"):
+    shrank = r"c001\.xtc2: wanted 8192 bytes .* \(event 2024-06-14T06:12:04\.\d+\)"
+    with pytest.raises(ReadError, match=shrank):
         here(run.mean, "big.raw")
     assert expected.shape == (64, 64)
 
