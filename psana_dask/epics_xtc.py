@@ -185,7 +185,9 @@ def _fits(record: Record, counts: Array, sizes: Ints) -> npt.NDArray[np.bool_]:
     data = next(one for one in record.fields if one.accessor == "data")
     room = data.shape[1] if len(data.shape) > 1 else 1
     assert isinstance(room, int)  # noqa: S101  (of text)
-    fits: npt.NDArray[np.bool_] = (data.offset or 0) + counts * room * data.dtype.itemsize <= sizes
+    fits: npt.NDArray[np.bool_] = (data.offset or 0) + counts.astype(
+        np.int64
+    ) * room * data.dtype.itemsize <= sizes
     return fits
 
 

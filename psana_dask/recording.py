@@ -249,7 +249,8 @@ def _forget_older(files: RunFiles, newest: Recording) -> None:
 
 def _only_grew(before: Recording, now: Recording) -> bool:
     """Tell whether an earlier recording still fits the files: the same ones, with more at their ends."""
-    return before.inodes == now.inodes and all(
+    same = before.inodes == now.inodes and len(before.streams) == len(now.streams)
+    return same and all(
         np.array_equal(old[name], new[name][: len(old)])
         for old, new in zip(before.streams, now.streams, strict=True)
         for name in ("part", "offset", "size", "timestamp")

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from psana_dask.errors import NameNotFound
 from psana_dask.model import Array, Service, StreamIndex
-from psana_dask.payload_blocks import PayloadBlocks
+from psana_dask.payload_blocks import PayloadBlocks, Payloads
 from psana_dask.pipeline import catalog_of
-from psana_dask.readers.record_blocks import ragged
+from psana_dask.readers.record_blocks import gather, ragged
 from psana_dask.readers.records import Record, View, snake
-from psana_dask.readers.tables import is_config, record_for, type_name
+from psana_dask.readers.tables import is_config, is_known, record_for, type_name
 from psana_dask.readers.xtc_config import (
     Configuration,
     ScanStep,
@@ -192,6 +192,8 @@ def _all_codes(recording: Recording, own_fiducial: bool, keep_damaged: bool) -> 
     for position in recording.wanted:
         index, rows = recording.streams[position], events.rows[position]
         for key in np.flatnonzero(index["kind_contains"] & 0xFFFF == ID_EVR_DATA).tolist():
+            if not is_known(_record(recording.blocks[position], key)):
+                continue
             found = True
             there = np.flatnonzero(rows >= 0)
             _add_codes(recording, position, key, there, own_fiducial, keep_damaged, words, present)
@@ -216,10 +218,27 @@ def _add_codes(
     events, rows, chosen = events[there], rows[there], chosen[there]
     if not len(events):
         return
-    contains = blocks.kind(key)[2]
-    record = record_for(contains & 0xFFFF, contains >> 16 & 0x7FFF)
     read = blocks.payloads(rows, chosen)
-    counts, items = ragged(record, "fifo_events", read.data, read.starts, read.stops)
+    fits = _whole_lists(read)
+    events = events[fits]
+    counts, items = ragged(
+        _record(blocks, key), "fifo_events", read.data, read.starts[fits], read.stops[fits]
+    )
     fiducials = np.ascontiguousarray(recording.facts["fiducial"][events], np.int64)
     mark_codes(items.view("<u4").reshape(-1, 3), counts, events, fiducials, int(own), words)
     present[events] = True
+
+
+def _record(blocks: PayloadBlocks, key: int) -> Record:
+    contains = blocks.kind(key)[2]
+    return record_for(contains & 0xFFFF, contains >> 16 & 0x7FFF)
+
+
+def _whole_lists(read: Payloads) -> Bools:
+    """Tell which EvrData hold as many codes as they say: what a corrupt one says is not known."""
+    sizes = read.stops - read.starts
+    heads = np.zeros(len(sizes), np.int64)
+    there = sizes >= 4
+    heads[there] = gather(read.data, read.starts[there], np.dtype("<u4"))
+    whole: Bools = there & (4 + 12 * heads <= sizes)
+    return whole

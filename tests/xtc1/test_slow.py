@@ -1,5 +1,7 @@
 """Slow data of simulated LCLS-1 runs, by the public face: EPICS, steps, settings, event codes."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -279,6 +281,17 @@ def test_codes_of_earlier_fiducials_and_of_several_receivers(tmp_path):
     assert len(run.select(run.evr.this_fiducial.has(41, -40))) == 2
 
 
+def test_a_receiver_that_contradicts_itself_hides_only_its_event(tmp_path):
+    evr = Detector(name="evr0", kind="timing")
+    truth, _ = opened(tmp_path, detectors=(evr,), event_codes=CODES)
+    row = truth.datagrams[0][truth.datagrams[0]["event"] == 7][0]
+    corrupt.overwrite(truth.files[0], int(row["offset"]) + 80, (1000).to_bytes(4, "little"))
+    run = psana_dask.open(tmp_path, cache=False)
+    assert len(run) == 20
+    assert run.evr.codes.values.any(axis=1).tolist() == [event != 7 for event in range(20)]
+    assert len(run.select(run.evr.has(-90))) == 9
+
+
 def test_a_run_without_receivers_has_no_event_codes(tmp_path):
     _, run = opened(tmp_path)
     with pytest.raises(NameNotFound, match="no event codes"):
@@ -305,3 +318,33 @@ def test_slow_data_of_a_cut_file(tmp_path):
         np.testing.assert_array_equal(again.epics.at()[name].values, want[name].values[:15])
     assert again.steps.delay.tolist() == [1.0, 2.0]
     assert np.isnat(again.steps.stop.values[1])
+
+
+def test_flipped_bits_hide_only_what_they_hit(tmp_path):
+    scan = Scan(motors={"delay": [1.0, 2.0]}, labels={"text": ["a", "b"]})
+    config = Config(values={"gain_mode": 1}, begin_step=lambda step: {"bias_voltage": step})
+    detectors = (
+        Detector(name="evr0", kind="timing"),
+        EBEAM,
+        Detector(name="jf", kind="jungfrau", shape=(1, 8, 8), config=config),
+    )
+    truth, _ = opened(
+        tmp_path, events=10, detectors=detectors, epics=(Epics(pvs=PVS),), slow_every=2, steps=2, scan=scan,
+        daq=Daq(streams=2, index=False), smalldata=None,
+    )  # fmt: skip
+    whole = [path.read_bytes() for path in truth.files]
+    opened_runs = 0
+    for seed in range(60):
+        for path, data in zip(truth.files, whole, strict=True):
+            path.write_bytes(data)
+        corrupt.flip_bits(truth.files[seed % 2], 1 + seed % 3, seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run = psana_dask.open(tmp_path, cache=False)
+        assert 8 <= len(run) <= 10
+        assert set(run.epics.at().sizes) >= {"time"}
+        assert len(run.steps) in {1, 2}
+        assert run.evr.codes.shape == (len(run), 256)
+        assert all(run.config(name) is not None for name in run.detectors)
+        opened_runs += 1
+    assert opened_runs == 60
