@@ -42,7 +42,8 @@ def jungfrau(turned):
     return Geometry((*parts, Part("IP", 0, "CAMERA", 0, (0.0, 0.0, -1e5), (90.0 - angle, 0.0, 0.0))))
 
 
-def medians(cases, rounds):
+def measured(cases, rounds):
+    """Seconds of each case in each round, (round, case)."""
     times = np.empty((rounds, len(cases)))
     for call in cases.values():
         call()
@@ -51,8 +52,12 @@ def medians(cases, rounds):
             start = time.perf_counter()
             call()
             row[k] = time.perf_counter() - start
-    if STACKED in cases:
-        times[:, list(cases).index(STACKED)] /= STACK
+    return times
+
+
+def medians(cases, rounds):
+    times = measured(cases, rounds)
+    times[:, list(cases).index(STACKED)] /= STACK
     return np.median(times, axis=0) * 1e3, np.median(times / times[:, :1], axis=0)
 
 
@@ -135,15 +140,15 @@ def fused(rounds, frames):
                 "read + calibrate + sum": lambda: run.sum("jungfrau.calib", **how),
                 "read + calibrate + sum, assemble": lambda: run.sum("jungfrau.image", **how),
             }
-            milliseconds, _ = medians(cases, rounds)
+            copy, read, *sums = measured(cases, rounds).T * 1e3
         count = len(run)
-    copy, read, *sums = milliseconds
     print(f"a run of {count} frames, {switched:.2%} of the pixels switched, one thread; per frame")
-    print(f"  copy of the image {copy:.2f} ms, bare read {read / count:.2f} ms")
+    print(f"  copy of the image {np.median(copy):.2f} ms, bare read {np.median(read) / count:.2f} ms")
     for case, ms in zip(list(cases)[2:], sums, strict=True):
-        more = (ms - read) / count / copy
-        print(f"  {case:36s} {ms / count:7.2f} ms  {more:6.2f} copies more than the read")
-    print(f"  the assembly costs {(sums[1] - sums[0]) / copy:.1f} copies of the image in all")
+        more = np.median((ms - read) / count / copy)
+        print(f"  {case:36s} {np.median(ms) / count:7.2f} ms  {more:6.2f} copies more than the read")
+    share = np.median((sums[1] - sums[0]) / copy)
+    print(f"  the assembly costs {share:.1f} copies of the image once, {share / count:.2f} per frame")
 
 
 def main(rounds=21, frames=32):
