@@ -23,6 +23,7 @@ from psana_dask.readers.records import View
 from psana_dask.readers.tables.panels import Panels
 from psana_dask.readers.xtc_fields import Column, columns_of, frame_of, read_column
 from psana_dask.readers.xtc_layout import COMPRESSED, Damage
+from psana_dask.readers.xtc_pieces import Piece, piece_of
 from psana_dask.readers.xtc_values import Ragged
 from psana_dask.recording import Recording
 
@@ -82,11 +83,17 @@ class PayloadKind:
         size = int(blocks.index["payload"][block])
         return cls(blocks, view, size, compressed, column, frame_of(view) if column.is_frame else None)
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether the field is at one place of every payload, and nothing else need be read."""
+    @cached_property
+    def piece(self) -> Piece | None:
+        """The bytes that hold the field, where nothing else of the payload need be read."""
         value = self.column.value
-        return value is not None and value.place is not None and not self.compressed
+        return None if value is None or self.compressed else piece_of(self.view, value)
+
+    def in_piece(self, sizes: Array) -> Bools:
+        """Tell which payloads, of these sizes, have the field in that piece."""
+        if self.piece is None:
+            return np.zeros(len(sizes), bool)
+        return np.asarray(sizes == self.size) if self.piece.moves else np.ones(len(sizes), bool)
 
     @property
     def least(self) -> int:
@@ -159,6 +166,15 @@ class Some:
     events: Ints
     rows: Ints
     blocks: Ints
+
+    @property
+    def sizes(self) -> Ints:
+        """Bytes of the payloads, (n,)."""
+        return self.kind.blocks.index["payload"][self.blocks].astype(np.int64)
+
+    def only(self, which: Array) -> Some:
+        """Return some of them: a mask, or positions."""
+        return Some(self.kind, self.segment, self.events[which], self.rows[which], self.blocks[which])
 
 
 class PayloadEvents:

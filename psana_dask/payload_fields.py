@@ -8,7 +8,7 @@ whole payloads, some tens of megabytes at a time.  Contract: tests/xtc1/test_run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -24,8 +24,9 @@ from psana_dask.payload_blocks import PayloadBlocks
 from psana_dask.payload_events import PayloadEvents, PayloadKind, Some, tiles
 from psana_dask.readers.compression import decompress
 from psana_dask.readers.records import View
-from psana_dask.readers.tables.panels import Panels, panel_table
-from psana_dask.readers.xtc_fields import Column, frame_of
+from psana_dask.readers.tables.panels import Panels, ReadHeads, panel_table, quad_heads
+from psana_dask.readers.xtc_fields import frame_of
+from psana_dask.readers.xtc_pieces import quad_value
 from psana_dask.readers.xtc_values import Ragged, counted_in_head, head_counts
 from psana_dask.recording import Recording
 
@@ -64,39 +65,48 @@ class ValueFrames(FrameReader):
         out[...] = missing_value(self.dtype)
         for some in self.payloads.some(events, np.unique(panels)):
             for column in np.flatnonzero(panels == some.segment).tolist():
-                for which, values in self._values(some):
+                target = out[:, column]
+                for numbers, values in self._values(some):
                     picked = values[:, rows] if self.panel_shape else values
-                    target = out[:, column]
-                    target[some.events[which]] = picked.reshape(len(picked), *out.shape[2:])
+                    target[numbers] = picked.reshape(len(picked), *out.shape[2:])
 
-    def _values(self, some: Some) -> Iterator[tuple[Any, Array]]:
-        if some.kind.is_direct:
-            yield slice(None), direct(some, some.kind.column)
+    def _values(self, some: Some) -> Iterator[tuple[Ints, Array]]:
+        """Yield (events, values): from the few bytes that hold them, or from whole payloads."""
+        simple = some.kind.in_piece(some.sizes)
+        for group in tiles(np.full(np.count_nonzero(simple), self._piece_bytes(some.kind), np.int64)):
+            part = some.only(np.flatnonzero(simple)[group])
+            yield part.events, pieces(part)
+        rest = some.only(~simple)
+        value = some.kind.column.value
+        take = None if value is None or some.kind.compressed else quad_value(some.kind.view, value)
+        if take is not None and len(rest.rows):
+            sample = some.kind.view
+            yield rest.events, take(quad_heads(sample.record, sample.cfg, len(rest.rows), heads_of(rest)))
             return
-        for which, values in decoded(some):
-            if isinstance(values, Ragged) or values.shape[1:] != self.panel_shape:
-                continue
-            yield which, values
+        for which, values in decoded(rest):
+            if not isinstance(values, Ragged) and values.shape[1:] == self.panel_shape:
+                yield rest.events[which], values
+
+    def _piece_bytes(self, kind: PayloadKind) -> int:
+        piece = kind.piece
+        return 0 if piece is None else piece.dtype.itemsize * int(np.prod(piece.shape, dtype=np.int64))
 
 
-def direct(some: Some, column: Column) -> Array:
-    """Read a value that is stored at one place of every payload, and nothing else."""
-    index = some.kind.blocks.index
-    value = column.value
-    place = 0 if value is None or value.place is None else value.place
-    size = column.dtype.itemsize * int(np.prod(column.shape, dtype=np.int64))
-    offsets = index["offset"][some.rows] + index["data"][some.blocks].astype(np.int64) + place
-    out = np.empty((len(offsets), *column.shape), column.dtype)
-    sizes = np.full(len(offsets), size, np.int64)
-    places = np.arange(len(offsets)) * size
+def pieces(some: Some) -> Array:
+    """Read a field from the bytes that hold it, and nothing else."""
+    index, piece = some.kind.blocks.index, some.kind.piece
+    assert piece is not None  # noqa: S101  (see PayloadKind.in_piece)
+    offsets = index["offset"][some.rows] + index["data"][some.blocks].astype(np.int64) + piece.offset
+    out = np.empty((len(offsets), *piece.shape), piece.dtype)
+    size = piece.dtype.itemsize * int(np.prod(piece.shape, dtype=np.int64))
+    sizes, places = np.full(len(offsets), size, np.int64), np.arange(len(offsets)) * size
     read_parts(some.kind.blocks, index["part"][some.rows], offsets, sizes, out, places)
-    return out
+    return piece.take(out)
 
 
 def decoded(some: Some) -> Iterator[tuple[Any, Array | Ragged]]:
     """Yield (which, values) of a field; a payload that contradicts itself does not hide the others."""
-    sizes = some.kind.blocks.index["payload"][some.blocks].astype(np.int64)
-    for which in tiles(sizes):
+    for which in tiles(some.sizes):
         rows, blocks = some.rows[which], some.blocks[which]
         try:
             yield which, some.kind.decode(rows, blocks)
@@ -215,21 +225,8 @@ class PanelFrames(FrameReader):
         if not kind.view.record.title.startswith("CsPad.Data"):
             starts = kind.panels.starts
             return np.broadcast_to(starts, (len(some.rows), len(starts))), kind.panels.step
-        table = panel_table(kind.view.record, kind.view.cfg, len(some.rows), self._heads(some))
+        table = panel_table(kind.view.record, kind.view.cfg, len(some.rows), heads_of(some))
         return table.starts, table.step
-
-    def _heads(self, some: Some) -> Callable[[Ints, int], npt.NDArray[np.uint8]]:
-        blocks, index = some.kind.blocks, some.kind.blocks.index
-        base = index["offset"][some.rows] + index["data"][some.blocks].astype(np.int64)
-
-        def read(offsets: Ints, size: int) -> npt.NDArray[np.uint8]:
-            out = np.empty((len(base), size), np.uint8)
-            sizes = np.full(len(base), size, np.int64)
-            places = np.arange(len(base)) * size
-            read_parts(blocks, index["part"][some.rows], base + offsets, sizes, out, places)
-            return out
-
-        return read
 
     def _compressed(self, some: Some, panels: Ints, rows: slice, out: Array, absent: Bools) -> None:
         """Read compressed frames: each payload is decompressed whole."""
@@ -248,6 +245,20 @@ class PanelFrames(FrameReader):
                 if found.starts[panel] >= 0:
                     out[event, position] = _panel(view, found, panel)[rows]
                     absent[event, position] = False
+
+
+def heads_of(some: Some) -> ReadHeads:
+    """Return what reads a few bytes of each payload."""
+    blocks, index = some.kind.blocks, some.kind.blocks.index
+    base = index["offset"][some.rows] + index["data"][some.blocks].astype(np.int64)
+
+    def read(offsets: Ints, size: int) -> npt.NDArray[np.uint8]:
+        out = np.empty((len(base), size), np.uint8)
+        sizes, places = np.full(len(base), size, np.int64), np.arange(len(base)) * size
+        read_parts(blocks, index["part"][some.rows], base + offsets, sizes, out, places)
+        return out
+
+    return read
 
 
 def _panel(view: View, panels: Panels, number: int) -> Array:
@@ -340,8 +351,7 @@ def item_counts(some: Some) -> Iterator[tuple[Any, Ints]]:
         return
     head = record.dtype.itemsize
     heads = some.kind.blocks.payloads(some.rows, some.blocks, 0, head).data.reshape(-1, head)
-    sizes = some.kind.blocks.index["payload"][some.blocks].astype(np.int64)
-    yield slice(None), head_counts(record, value, heads, sizes)
+    yield slice(None), head_counts(record, value, heads, some.sizes)
 
 
 def as_ragged(values: Array | Ragged) -> Ragged:
@@ -396,7 +406,7 @@ def reader_of(recording: Recording, channel: Channel, *, keep_damaged: bool = Fa
         return TextPayloads(events)
     if len({c.shape for c in columns}) > 1 or any(c.ragged for c in columns):
         return RaggedPayloads(events)
-    if all(_surely_fixed(kind) for _, kind in events.kinds) or _of_one_size(events):
+    if all(_surely_fixed(kind) for _, kind in events.kinds) or _has_one_shape(events):
         return ValueFrames(events)
     return RaggedPayloads(events)
 
@@ -407,9 +417,13 @@ def _surely_fixed(kind: PayloadKind) -> bool:
     return kind.compressed or not kind.column.shape or (value is not None and value.fixed)
 
 
-def _of_one_size(events: PayloadEvents) -> bool:
-    """Tell whether all payloads of each kind are as long as the one that stands for them."""
-    return all(
-        np.all(some.kind.blocks.index["payload"][some.blocks] == some.kind.size)
-        for some in events.some(np.arange(len(events.recording.events)))
-    )
+def _has_one_shape(events: PayloadEvents) -> bool:
+    """Tell whether all payloads have a value in the shape that it has in the one that stands for them."""
+    for some in events.some(np.arange(len(events.recording.events))):
+        value = some.kind.column.value
+        if value is not None and counted_in_head(some.kind.view.record, value):
+            if any(np.any(counts != value.shape[0]) for _, counts in item_counts(some)):
+                return False
+        elif np.any(some.sizes != some.kind.size):
+            return False
+    return True

@@ -10,6 +10,7 @@ from psana_dask import simulate
 from psana_dask.errors import EventNotFound, PartialRunWarning
 from psana_dask.model import Service
 from psana_dask.simulate import PV, Config, Damage, Daq, Detector, Epics, Missing, RunSpec, Scan
+from psana_dask.sources import FileSource
 
 pytestmark = pytest.mark.filterwarnings("ignore::psana_dask.errors.PartialRunWarning")
 
@@ -253,3 +254,51 @@ def test_growing_files_are_indexed_further(tmp_path, written):
     assert len(half) < len(whole) == len(fresh)
     assert whole.events.identical(fresh.events)
     assert whole.ebeam.photon_energy.identical(fresh.ebeam.photon_energy)
+
+
+# ---- what is read -------------------------------------------------------------------------------
+@pytest.fixture
+def read(monkeypatch):
+    """Bytes of each reading of pieces."""
+    sizes, original = [], FileSource.read_pieces
+
+    def counted(self, offsets, lengths, out, places):
+        sizes.append(int(lengths.sum()))
+        return original(self, offsets, lengths, out, places)
+
+    monkeypatch.setattr(FileSource, "read_pieces", counted)
+    return sizes
+
+
+WORDS = ["frame_number", "acq_count", "temperatures", "last_word", "calibration_rows"]
+
+
+@pytest.mark.parametrize("field", WORDS)
+def test_a_word_of_a_frame_is_read_alone(run, read, field):
+    lazy = run.epix.field(field, chunks=None)
+    read.clear()
+    values = lazy.values
+    assert sum(read) <= values[:, ...].nbytes + 4 * len(values)
+
+
+@pytest.mark.parametrize("field", ["quads_quad", "quads_sb_temp", "quads_ticks"])
+def test_a_word_of_a_quad_is_read_from_its_head(tmp_path, read, field):
+    cspad = Detector(name="cspad", kind="cspad", config=Config(values={"roi_masks": 0xFF}))
+    simulate.write(RunSpec(format="xtc", events=3, detectors=(cspad,), smalldata=None), tmp_path)
+    run = psana_dask.open_run(tmp_path, cache=False)
+    lazy = run.cspad.field(field, chunks=None)
+    (some,) = run._view.target(run.cspad._entry.channels[field]).reader().payloads.some(np.arange(3))
+    whole = some.kind.decode(some.rows, some.blocks)
+    read.clear()
+    np.testing.assert_array_equal(lazy.values, whole)
+    assert sum(read) <= 3 * 4 * 32
+
+
+def test_one_event_reads_one_frame(run, read):
+    lazy = run.epix.field("raw", chunks=None)
+    read.clear()
+    frame = lazy.isel(time=3).values
+    assert sum(read) == frame.nbytes
+    read.clear()
+    rows = lazy.isel(time=slice(2, 6), row=slice(4, 7)).values
+    assert sum(read) == rows.nbytes

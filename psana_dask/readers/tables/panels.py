@@ -8,7 +8,7 @@ regions of interest were read out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,19 +111,45 @@ def _check_alike(record: Record, heads: Bytes) -> None:
 
 
 def _cspad_table(record: Record, cfg: View | None, events: int, read: ReadHeads) -> PanelTable:
-    starts = np.full((events, 32), -1, np.int64)
-    at, everyone = np.zeros(events, np.int64), np.arange(events)
+    starts, everyone = np.full((events, 32), -1, np.int64), np.arange(events)
     size = 2 * 185 * 388
-    for _ in range(resolve(View(record, _NO_BYTES, 0, _UNKNOWN_SIZE, cfg), "cfg.num_quads")):
-        quad = read(at + 4, 4)[:, 3].astype(np.int64) & 3
-        masks = _section_masks(record, cfg)[quad]
-        first = at + 32
+    for quad, sections, at, _ in _quads(record, cfg, events, read):
+        first = at + QUAD_HEAD
         for section in range(8):
-            there = masks >> section & 1 == 1
+            there = sections >> section & 1 == 1
             starts[everyone[there], (8 * quad + section)[there]] = first[there]
             first = first + size * there
-        at = first + 4
     return PanelTable(starts, (185, 388), np.dtype("<i2"), 2)
+
+
+QUAD_HEAD = 32
+"""Bytes of a CSPAD quad before its sections; 4 follow them."""
+
+
+def quad_heads(record: Record, cfg: View | None, events: int, read: ReadHeads) -> Bytes:
+    """Return the heads of the quads of CSPAD payloads, as (event, quad, QUAD_HEAD).
+
+    Parameters
+    ----------
+    record, cfg, events, read
+        As for `panel_table`.
+    """
+    found = [head for *_, head in _quads(record, cfg, events, read)]
+    return np.stack(found, axis=1) if found else np.zeros((events, 0, QUAD_HEAD), np.uint8)
+
+
+def _quads(
+    record: Record, cfg: View | None, events: int, read: ReadHeads
+) -> Iterator[tuple[Ints, Ints, Ints, Bytes]]:
+    """Yield for each quad stored: its number, its section mask, its first byte and its head, per event."""
+    at = np.zeros(events, np.int64)
+    for _ in range(resolve(View(record, _NO_BYTES, 0, _UNKNOWN_SIZE, cfg), "cfg.num_quads")):
+        head = read(at, QUAD_HEAD)
+        quad = head[:, 7].astype(np.int64) & 3
+        sections = _section_masks(record, cfg)[quad]
+        yield quad, sections, at, head
+        stored = sum(sections >> section & 1 for section in range(8))
+        at = at + QUAD_HEAD + 2 * 185 * 388 * stored + 4
 
 
 _NO_BYTES = np.zeros(0, np.uint8)
