@@ -103,9 +103,9 @@ class Integrator:
 
     def totals_of(self, table: NDArray[np.int32]) -> tuple[Floats, Floats]:
         """Return `totals` for other bins than `table`."""
-        count = self.bins[0] * self.bins[1]
-        norm: Floats = np.bincount(table, self.weights[1], minlength=count + 1).astype(np.float64)
-        return norm[:count], np.bincount(table, minlength=count + 1)[:count].astype(np.float64)
+        sums = np.zeros((2, self.bins[0] * self.bins[1] + 1))
+        _count_up(table, self.weights[1], *sums)
+        return sums[0, :-1], sums[1, :-1]
 
 
 class Profiles(NamedTuple):
@@ -306,6 +306,15 @@ def _even_bins(
         at = (place[i] * scale - first) * per_step
         if at >= 0 and at <= count and sector[i] >= 0:  # false for NaN
             out[i] = sector[i] * count + min(np.int32(at), count - 1)
+
+
+@njit()
+def _count_up(table: Any, norm: Any, sums: Any, pixels: Any) -> None:
+    """Add up norms and pixels of each bin."""
+    for i in range(table.size):
+        k = table[i]
+        sums[k] += norm[i]
+        pixels[k] += 1.0
 
 
 @njit()

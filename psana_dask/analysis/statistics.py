@@ -44,11 +44,10 @@ def pump_probe(
     level = level.reindex({EVENT: frames[EVENT]}).load()
     found, used = {}, {}
     for name, flag in {"on": on, "off": off}.items():
-        chosen = flag.reindex({EVENT: frames[EVENT]}, fill_value=False).astype(bool).values & (
-            level.values > 0
-        )
+        wanted = flag.reindex({EVENT: frames[EVENT]}, fill_value=False).astype(bool)
+        chosen = wanted.values & (level.values > 0)
         some, light = frames.isel({EVENT: chosen}).astype(np.float64), level.isel({EVENT: chosen})
-        lit = xr.where(some.notnull(), light, 0.0).sum(EVENT)
+        lit = (some.notnull() * light).sum(EVENT)
         found[name] = some.sum(EVENT) / lit.where(lit > 0)
         used[f"events_{name}"] = int(chosen.sum())
     found["difference"] = found["on"] - found["off"]
