@@ -169,7 +169,7 @@ def _attrs(each: EventField) -> dict[str, Any]:
 def recording_of(fields: Sequence[EventField]) -> Recording:
     """Return the recording that fields belong to, opened once in this process."""
     target = fields[0].target
-    return open_recording(target.files, target.token)
+    return target.held or open_recording(target.files, target.token)
 
 
 def place_of(recording: Recording, event: int) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from psana_dask.calib.detectors import PLAIN, Decoding
 from psana_dask.calib.gain import KIND_NUMBER
-from psana_dask.reductions.tiles import Tile
+from psana_dask.reductions.tiles import MOST_EVENTS, Tile
 
 Ints = NDArray[np.int64]
 
@@ -127,7 +127,7 @@ class ExactSums:
         """Note that all tiles of some events were pushed."""
         self._rows += events
         self._done += events
-        if self._narrow and self._rows > MOST_ROWS - 8192:
+        if self._narrow and self._rows > MOST_ROWS - MOST_EVENTS:
             self._widen()
 
     def _widen(self) -> None:

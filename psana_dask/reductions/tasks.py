@@ -108,7 +108,7 @@ def blocks(piece: Piece, size: int) -> Iterator[tuple[Block, Ints | None]]:
 def blamed(error: PsanaError, events: Ints, work: Work) -> PsanaError:
     """Return the error with the event it is about: the first that cannot be read by itself."""
     target = work.frames.raw.target
-    recording = open_recording(target.files, target.token)
+    recording = target.held or open_recording(target.files, target.token)
     for event in events:
         one = Block(np.array([event]), np.ones(1), 0)
         try:

@@ -39,7 +39,9 @@ BLOCK_BYTES = 4 * 2**20
 LARGE_BYTES = 32 * 1024
 """Panels from this size on are read one by one; smaller ones many at once, through a window."""
 
-MOST_EVENTS = 1 << 16
+MOST_EVENTS = 1 << 13
+"""Exact sums of 16-bit words have room for eight such blocks in 32 bits."""
+
 AHEAD_BYTES = 256 * 1024
 """Frames from this size on are announced to the system one block ahead, for files that are not cached."""
 
