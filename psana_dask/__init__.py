@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, simulate
     from psana_dask.checks import quality
+    from psana_dask.archive import archiver
     from psana_dask.clocks import find_offset
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
@@ -35,6 +36,7 @@ _HOMES = {
     "Run": ("psana_dask.run", "Run"),
     "times": ("psana_dask.keys", "times"),
     "reduce": ("psana_dask.reductions", "reduce"),
+    "archiver": ("psana_dask.archive", "archiver"),
     "find_offset": ("psana_dask.clocks", "find_offset"),
     "progress_bar": ("psana_dask.progress", "progress_bar"),
     "set_options": ("psana_dask.options", "set_options"),
@@ -50,7 +52,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "Run", "algorithms", "analysis", "calib", "cluster", "errors", "export", "find_offset", "geometry", "list_runs", "open",
+    "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "errors", "export", "find_offset", "geometry", "list_runs", "open",
     "open_run", "open_runs", "progress_bar", "quality", "reduce",
     "set_options", "simulate", "times",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ package can still catch it::
      ├── ConstantsNotFound (LookupError)     no constant covers this run
      ├── GeometryError (ValueError)          a geometry is malformed
      ├── ClusterError (RuntimeError)         workers cannot be had as asked
+     ├── ArchiverError (OSError)             an archiver gives no usable answer
      ├── ExportError (OSError)              an export cannot be written or finished
      ├── FunctionError (RuntimeError)        a function of the user failed, or does what it may not
      └── MissingLibrary (ImportError)        an optional library is not installed
@@ -131,6 +132,10 @@ class ClusterError(PsanaError, RuntimeError):
 
 class FunctionError(PsanaError, RuntimeError):
     """A function of the user failed, or does what it may not; the message names event and file."""
+
+
+class ArchiverError(PsanaError, OSError):
+    """An EPICS archiver gives no answer, or none that can be used; names the address."""
 
 
 class MissingLibrary(PsanaError, ImportError):

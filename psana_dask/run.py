@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from psana_dask.archive import ArchiveRange
     from psana_dask.reductions.loops import Event
 
 
@@ -202,6 +203,13 @@ class Run:
     def epics(self) -> Epics:
         """EPICS variables: ``run.epics["PV"]`` at their own rate, ``run.epics.at(time)`` as steps."""
         return Epics(self._recording, self._view.time)
+
+    @property
+    def archiver(self) -> ArchiveRange:
+        """EPICS variables from the archiver (``$PSANA_DASK_ARCHIVER``) during the run: ``run.archiver["PV"]``."""
+        from psana_dask.archive import ArchiveRange, archiver
+
+        return ArchiveRange(archiver(), self.start, self.stop, self._view.time)
 
     @property
     def evr(self) -> Evr:
