@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from psana_dask.algorithms.droplets import find_droplets
     from psana_dask.algorithms.groups import COLUMNS
     from psana_dask.algorithms.hits import lit_pixels
+    from psana_dask.algorithms.hsd import HsdStreams, decode_hsd
     from psana_dask.algorithms.localpeaks import LocalFinder, Selection, prepare_adaptive, prepare_droplet
     from psana_dask.algorithms.peaks import Peaks, find_peaks, momentum, places
     from psana_dask.algorithms.photons import count_photons
@@ -67,6 +68,13 @@ _HOMES = {
     **dict.fromkeys(("find_droplets",), "droplets"),
     **dict.fromkeys(("COLUMNS",), "groups"),
     **dict.fromkeys(("lit_pixels",), "hits"),
+    **dict.fromkeys(
+        (
+            "HsdStreams",
+            "decode_hsd",
+        ),
+        "hsd",
+    ),
     **dict.fromkeys(
         (
             "LocalFinder",
@@ -134,11 +142,11 @@ _HOMES = {
 }
 
 __all__ = [
-    "COLUMNS", "Edges", "Integrator", "LocalFinder", "MultiTau", "Peaks", "PhotonPeaks", "Positions",
-    "Profiles", "RadialFinder", "Selection", "TimeEdges", "background_shapes", "basis_of",
-    "count_photons", "find_droplets", "find_edges", "find_peaks", "find_time_edges", "fit_basis",
-    "fit_photon_peaks", "flat_positions", "integrate", "integrate_windows", "lit_pixels", "momentum",
-    "momentum_factor", "pixel_positions", "places", "prepare_adaptive", "prepare_azimuthal",
+    "COLUMNS", "Edges", "HsdStreams", "Integrator", "LocalFinder", "MultiTau", "Peaks", "PhotonPeaks",
+    "Positions", "Profiles", "RadialFinder", "Selection", "TimeEdges", "background_shapes", "basis_of",
+    "count_photons", "decode_hsd", "find_droplets", "find_edges", "find_peaks", "find_time_edges",
+    "fit_basis", "fit_photon_peaks", "flat_positions", "integrate", "integrate_windows", "lit_pixels",
+    "momentum", "momentum_factor", "pixel_positions", "places", "prepare_adaptive", "prepare_azimuthal",
     "prepare_droplet", "prepare_radial", "project", "running_references", "step_weights",
     "subtract_background", "subtract_baseline", "time_of",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psana_dask.analysis.azimuthal import integrate
     from psana_dask.analysis.cuts import Cuts, apply_cuts
+    from psana_dask.analysis.hsd import decode_hsd
     from psana_dask.analysis.peaks import find_peaks, lit_pixels, peak_table, write_cxi
     from psana_dask.analysis.photons import count_photons, find_droplets
     from psana_dask.analysis.statistics import autocorrelation, pump_probe, subtract_background
@@ -29,6 +30,7 @@ _HOMES = {
         ),
         "cuts",
     ),
+    **dict.fromkeys(("decode_hsd",), "hsd"),
     **dict.fromkeys(
         (
             "find_peaks",
@@ -74,10 +76,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "Cuts", "apply_cuts", "autocorrelation", "corrected_delay", "count_photons", "find_droplets",
-    "find_edges", "find_peaks", "fit_basis", "integrate", "integrate_windows", "lit_pixels", "peak_table",
-    "project", "pump_probe", "subtract_background", "subtract_baseline", "time_edges", "time_tool",
-    "write_cxi",
+    "Cuts", "apply_cuts", "autocorrelation", "corrected_delay", "count_photons", "decode_hsd",
+    "find_droplets", "find_edges", "find_peaks", "fit_basis", "integrate", "integrate_windows",
+    "lit_pixels", "peak_table", "project", "pump_probe", "subtract_background", "subtract_baseline",
+    "time_edges", "time_tool", "write_cxi",
 ]  # fmt: skip
 
 
