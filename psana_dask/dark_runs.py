@@ -74,6 +74,8 @@ class Dark:
     settings : DarkSettings
     in_force : Lookups
         The constants of the first run, to compare with and to fill up from.
+    missing : {"error", "in force", "neutral"}
+        What `constants` does about gain ranges that were not measured.
     """
 
     detector: str
@@ -85,15 +87,16 @@ class Dark:
     skipped: int
     settings: DarkSettings
     in_force: Lookups
+    missing: str = "error"
 
-    def constants(self, missing: str = "error") -> dict[str, Constants]:
+    def constants(self, missing: str | None = None) -> dict[str, Constants]:
         """Return pedestals, rms, status, largest and smallest values, for all gain ranges.
 
         Parameters
         ----------
         missing : {"error", "in force", "neutral"}
-            Ranges that were not measured: an error, those of the constants in force, or zeros
-            (ones for rms), as psana does.
+            Ranges that were not measured: an error (the default), those of the constants in
+            force, or zeros (ones for rms), as psana does.
 
         Raises
         ------
@@ -106,7 +109,7 @@ class Dark:
         about = {"detector": self.detector, "runs": begin, "origin": origin, "comment": f"dark of run {runs}"}
         if not self.row.multigain:
             return self.stages[0].constants(**about)
-        return stack_ranges(self.stages, self.row, self._previous(missing), **about)
+        return stack_ranges(self.stages, self.row, self._previous(missing or self.missing), **about)
 
     def _previous(self, missing: str) -> Mapping[str, Constants] | None:
         if missing == "error":

@@ -58,6 +58,8 @@ def test_show_says_why_and_draws(store, tmp_path):
     text = call("calib", "show", store, SOURCE, "pedestals", "--run", 31, "-o", tmp_path / "p.png")
     assert "took" in text
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    wrong = call("calib", "show", store, SOURCE, "pedestal", "--run", 31, status=1)
+    assert "did you mean pedestals" in wrong
     assert "none covers run 3" in call("calib", "show", store, SOURCE, "pedestals", "--run", 3, status=1)
 
 
@@ -154,6 +156,7 @@ def test_dark_deploys_beside_the_data(run):
     assert not (run.parent / "calib").exists()
     done = loaded("dark", run, "jf", "--deploy", "--comment", "first light")["deployed"]
     assert {d["path"].rpartition("/")[2] for d in done} == {"9-end.data"}
+    assert all("/Jungfrau::CalibV1/jf/" in d["path"] for d in done)
     values = psana_dask.open(run).jf.calibrated(gain=False).values
     assert abs(values.mean()) < 0.5  # the mean of the frames that made it
     again = call("dark", run, "jf", "--deploy", "--dry-run", "--for-runs", "12-20")

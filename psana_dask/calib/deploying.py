@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from psana_dask.calib.constants import LAST_RUN, Constants, RunRange, checked
+from psana_dask.calib.detectors import Detector
 from psana_dask.calib.localstore import Deployment, LocalStore
 from psana_dask.errors import ConstantsError
 
@@ -93,7 +94,9 @@ def deploy(
     if against is None and hasattr(constants, "in_force"):
         there = [v.kind for v in values if v.kind in constants.in_force]
         against = constants.in_force.constants(there)
-    options: dict[str, Any] = {"comment": comment, "against": against}
+    row = getattr(constants, "row", None)
+    group = row.group if isinstance(row, Detector) else ""
+    options: dict[str, Any] = {"comment": comment, "against": against, "group": group}
     trials = [target.deploy(*plan, dry_run=True, **options) for plan in plans]
     return trials if dry_run else [target.deploy(*plan, **options) for plan in plans]
 

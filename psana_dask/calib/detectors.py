@@ -163,6 +163,16 @@ def detector(name: str) -> Detector:
     return _BY_NAME[max(fits, key=len)] if fits else GENERIC
 
 
+def row_of_folder(path: str) -> Detector:
+    """Return the row for a file of a calib directory: its source says it, else its group; else `GENERIC`."""
+    parts = path.replace("\\", "/").split("/")
+    at = next((i for i, part in enumerate(parts) if "::" in part), None)
+    if at is None:
+        return GENERIC
+    named = detector(parts[at + 1]) if at + 1 < len(parts) else GENERIC
+    return detector(parts[at].split("::")[0]) if named is GENERIC else named
+
+
 def pixel_field(names: list[str] | tuple[str, ...], row: Detector = GENERIC) -> str | None:
     """Return which of a file's field names holds the pixels, or None."""
     wanted = (row.field, *PIXEL_FIELDS)

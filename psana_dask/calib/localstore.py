@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from psana_dask.calib.constants import Constants, RunRange, checked
+from psana_dask.calib.detectors import GENERIC
 from psana_dask.calib.detectors import detector as detector_row
 from psana_dask.calib.directory import CalibDirectory, check_fit, source_folder
 from psana_dask.calib.store import Difference, Listed, Lookup, difference
@@ -125,13 +126,15 @@ class LocalStore:
         """Return what is wrong with the files of a kind; see `CalibDirectory.problems`."""
         return self._reader.problems(detector, kind)
 
-    def folder(self, detector: str, kind: str) -> Path:
+    def folder(self, detector: str, kind: str, group: str = "") -> Path:
         """Return where constants of a kind lie, whether or not the folder exists."""
         source = source_folder(detector)
         if not source or source.startswith(".") or re.search(r"[/\\\0]", source + kind):
             raise ConstantsError(f"cannot make a folder for detector {detector!r} and kind {kind!r}")
         existing = self._reader.folder(source)
-        return (existing or Path(self.path) / detector_row(source).group / source) / kind
+        row = detector_row(source)
+        new = Path(self.path) / (group if group and row is GENERIC else row.group) / source
+        return (existing or new) / kind
 
     def deploy(
         self,
@@ -142,6 +145,7 @@ class LocalStore:
         comment: str = "",
         dry_run: bool = False,
         against: Mapping[str, Constants] | None = None,
+        group: str = "",
     ) -> Deployment:
         """Put a constant in force for a range of runs.
 
@@ -159,10 +163,12 @@ class LocalStore:
             Say what would happen, write nothing.
         against : mapping of kind to Constants, optional
             What is in force elsewhere, for the difference; by default what is in force here.
+        group : str
+            Folder for a detector whose name does not say its type (an alias of LCLS-II).
         """
         value = checked(constants.kind, constants.value)
         check_fit(source_folder(detector), constants.kind, value, "the new constant")
-        path = self.folder(detector, constants.kind) / f"{runs}.data"
+        path = self.folder(detector, constants.kind, group) / f"{runs}.data"
         elsewhere = (against or {}).get(constants.kind)
         before = elsewhere or self.find(detector, constants.kind, runs.begin).constants
         change = difference(constants.with_value(value), before)

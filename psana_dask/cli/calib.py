@@ -7,13 +7,13 @@ address (with --experiment).
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from psana_dask.calib.constants import Constants
+from psana_dask.calib.constants import Constants, kind_of
 from psana_dask.calib.deploying import deploy as deploy_constants
 from psana_dask.calib.exchange import change, facts, load_constant, save_constant
 from psana_dask.calib.localstore import Deployment, LocalStore
@@ -53,7 +53,7 @@ def _writable(store: str) -> LocalStore:
 
 
 def _found(store: str, experiment: str, detector: str, kind: str, run: int) -> tuple[Lookup, Constants]:
-    lookup = named_store(store, experiment).find(detector, kind, run)
+    lookup = named_store(store, experiment).find(detector, kind_of(kind).name, run)
     return lookup, lookup.found()
 
 
@@ -107,10 +107,10 @@ def show(
 
 
 def _draw(constant: Constants, output: str, title: str) -> None:
-    from psana_dask.calib.detectors import detector as row_of
+    from psana_dask.calib.detectors import row_of_folder
     from psana_dask.calib.figure import draw_constant
 
-    draw_constant(constant, output, title, row_of(constant.detector).decoding.ranges)
+    draw_constant(constant, output, title, row_of_folder(constant.origin).decoding.ranges)
     click.echo(output, err=True)
 
 
@@ -155,7 +155,8 @@ def diff(
     _print({**asdict(found), "new": new.origin, "old": old.origin}, as_json,
            f"{found}\n  new: {new.origin}\n  old: {old.origin}")  # fmt: skip
     if output:
-        _draw(change(new, old), output, f"{kind} of {detector}: {new.origin} minus {old.origin}")
+        title = f"{kind} of {detector}: {new.origin} minus {old.origin}"
+        _draw(replace(change(new, old), origin=old.origin), output, title)
 
 
 @calib.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +68,4 @@ def _deploy(
 
     folder = Path(store) if store else default_folder(run._view.recording)
     text = comment or f"dark of run {', '.join(map(str, found.runs))}"
-    return deploy(found.constants(missing), folder, runs=runs, comment=text, dry_run=dry_run)
+    return deploy(replace(found, missing=missing), folder, runs=runs, comment=text, dry_run=dry_run)

@@ -8,7 +8,7 @@ import pytest
 
 from psana_dask import calib
 from psana_dask.calib import gain
-from psana_dask.calib.detectors import DETECTORS, GENERIC, detector, pixel_field
+from psana_dask.calib.detectors import DETECTORS, GENERIC, detector, pixel_field, row_of_folder
 
 
 @pytest.mark.parametrize(("name", "row"), [
@@ -96,3 +96,13 @@ def test_the_science_tower_loads_no_dask_and_no_files():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("path", "name"), [
+    ("calib/CsPad::CalibV1/XppGon.0:Cspad.0/pedestals/1-end.data", "Cspad"),
+    ("/a/Jungfrau::CalibV1/jf/pedestals/1-end.data", "Jungfrau"),
+    ("Camera::CalibV1/opal/pedestals/1-end.data", "Opal"), ("Camera::CalibV1/odd", "generic"),
+    ("cdb_tst/jungfrau_000001/5f", "generic"),
+])
+def test_folders_say_what_detector_it_is(path, name):
+    assert row_of_folder(path).name == name
