@@ -106,7 +106,11 @@ class Imaging:
         """
         found, which = self.lookups["geometry"].constants, self.convention
         if found is not None:
-            return read_text(str(found.value), convention=which, segment_shape=self._panel)
+            try:
+                return read_text(str(found.value), convention=which, segment_shape=self._panel)
+            except GeometryError as error:
+                where = f"geometry of {self.entry.name}, {found.origin or found.store}"
+                raise GeometryError(f"{where}: {error}") from error
         panels = int(self._slots.max()) + 1
         return default_geometry(self.entry.det_type, panels=panels, shape=self._panel, convention=which)
 

@@ -313,6 +313,8 @@ def tiles_of_positions(positions: Array, segment: SegmentType) -> tuple[Tile, ..
     """
     if positions.shape[1:] != (*segment.shape, 3):
         raise GeometryError(f"positions have shape {positions.shape}, {segment.name} has {segment.shape}")
+    if not np.isfinite(positions).all():
+        raise GeometryError("some pixels have no position (NaN): such a detector has no way back from here")
     found = []
     for panel, pixels in enumerate(positions):
         for tile in local_tiles(segment, panel):

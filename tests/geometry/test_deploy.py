@@ -71,3 +71,12 @@ def test_masked_pixels_do_not_count(folder):
     assert np.abs(np.subtract(found.shift, SHIFT))[:2].max() < 30
     with pytest.raises(GeometryError):
         quad.fit_rings(np.ones_like(image), ANGLES)
+
+
+def test_a_malformed_constant_names_its_file_and_line(folder):
+    calib.deploy({"geometry": geometry.write_text(THOUGHT) + "IP 0 CAMERA\n"}, folder / "calib", "quad", 7)
+    quad = psana_dask.open(folder / "xtc").quad
+    with pytest.raises(GeometryError, match=r"geometry of quad, .*7-end\.data: line 6: 3 fields"):
+        quad.assembled()
+    # the picture of another geometry does not need it
+    assert quad.assembled(geometry=THOUGHT).sizes["y"] > 700

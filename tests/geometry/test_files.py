@@ -56,6 +56,35 @@ def test_segment_types_are_recognised(form, detector, tmp_path):
     assert_same_pixels(back, known, 0.1 if form in LOSS else 1e-3)
 
 
+SENSOR = "MTRX:V2:64:96:50:75"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_camera_of_one_sensor(form, tmp_path):
+    if form == "pyfai":
+        pytest.importorskip("pyFAI")
+    known = geometry.Geometry((geometry.Part("IP", 0, SENSOR, 0, (10.0, -20.0, -1e5), (90.0, 0.0, 0.0)),))
+    back = geometry.load(geometry.save(known, tmp_path / "camera", form))
+    assert back.segment.name == SENSOR
+    assert_same_pixels(back, known, LOSS.get(form, 1e-3))
+
+
+@pytest.mark.parametrize("form", ["crystfel", "nexus", "dxtbx"])
+def test_columns_that_are_no_pixels_come_back_when_the_type_is_said(form, tmp_path):
+    known = geometry.default_geometry("archon", shape=(300, 4800))
+    back = geometry.load(geometry.save(known, tmp_path / "archon", form), segment="ARCHON:V1")
+    assert back.shape == known.shape
+    for ours, theirs in zip(tree.coordinates(back), tree.coordinates(known), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
+
+
+def test_a_pixel_map_with_pixels_that_are_nowhere_is_refused(tmp_path):
+    known = geometry.default_geometry("archon", shape=(300, 4800))
+    path = geometry.save(known, tmp_path / "archon.h5")
+    with pytest.raises(GeometryError, match=r"some pixels have no position \(NaN\)"):
+        geometry.load(path, segment="ARCHON:V1")
+
+
 def test_a_pyfai_detector_of_its_own_is_one_sensor(tmp_path):
     pytest.importorskip("pyFAI")
     path = tmp_path / "pilatus.poni"

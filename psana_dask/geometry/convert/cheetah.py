@@ -54,9 +54,21 @@ def from_pixel_map(
         The psana segment type of the panels; by default the one that fits best.
     """
     if segment is None:
-        return recognised(lambda kind: _tiles(pixel_map, kind), convention)
+        return recognised(lambda kind: _tiles(pixel_map, kind), convention, [_single(pixel_map)])
     found = _tiles(pixel_map, segment_type(segment, convention))
     return geometry_of(found, segment, convention=convention)
+
+
+def _single(pixel_map: PixelMap) -> str:
+    """Return the type of a sensor without gaps that the whole map may be."""
+    x, y, z = (axis.astype(np.float64) / unit for axis, unit in zip(pixel_map, UNITS, strict=True))
+    pitch = []
+    for step in ((-1, 0), (0, -1)):
+        count = max(abs(step[0]) * x.shape[0] + abs(step[1]) * x.shape[1] - 1, 1)
+        length = np.sqrt(sum((axis[step] - axis[0, 0]) ** 2 for axis in (x, y, z))) / count
+        # float32 positions know the mean step to a few digits
+        pitch.append(f"{round(float(length), 3):g}")
+    return f"MTRX:V2:{x.shape[0]}:{x.shape[1]}:{pitch[0]}:{pitch[1]}"
 
 
 def _tiles(pixel_map: PixelMap, kind: SegmentType) -> tuple[Tile, ...]:

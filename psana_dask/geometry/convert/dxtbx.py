@@ -48,11 +48,24 @@ def from_dxtbx(
     """
     try:
         if segment is None:
-            return recognised(lambda kind: _tiles(model, kind), convention)
+            return recognised(lambda kind: _tiles(model, kind), convention, _single(model))
         found = _tiles(model, segment_type(segment, convention))
+    except GeometryError:
+        raise
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise GeometryError(f"not a dxtbx detector model: {type(error).__name__}: {error}") from error
     return geometry_of(found, segment, convention=convention)
+
+
+def _single(model: Mapping[str, Any]) -> list[str]:
+    """Return the type of a sensor without gaps that each panel may be."""
+    panel = model["panels"][0]
+    (cols, rows), (col, row) = panel["image_size"], panel["pixel_size"]
+    return [f"MTRX:V2:{rows}:{cols}:{_um(row)}:{_um(col)}"]
+
+
+def _um(millimetres: float) -> str:
+    return f"{round(millimetres * 1e3, 6):g}"
 
 
 def _tiles(model: Mapping[str, Any], kind: SegmentType) -> list[Tile]:
