@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ from psana_dask.readers.xtc_index_files import (
     read_small_data,
     small_data_rows,
 )
-from psana_dask.readers.xtc_layout import NO_FIDUCIAL
+from psana_dask.readers.xtc_layout import NO_FIDUCIAL, Level
 from psana_dask.readers.xtc_rows import Rows
 from psana_dask.sources import POOL, FileSource, Source
 
@@ -136,7 +136,6 @@ RUN_CONTROL = 10
 def described_index(index: StreamIndex) -> StreamIndex:
     """Return an index with the names of its kinds in each state, its aliases, and what is wrong with them."""
     from psana_dask.readers.xtc_config import aliases
-    from psana_dask.readers.xtc_layout import source_name
 
     blocks = PayloadBlocks(index)
     row_of, block_of = _samples(index)
@@ -150,10 +149,22 @@ def described_index(index: StreamIndex) -> StreamIndex:
         configs.append(tuple(names for names, _ in described))
         problems += [problem for _, problem in described if problem is not None]
         configuration = blocks.configuration(state)
-        named |= {source_name(s[0] << 24, s[1]): alias for s, alias in aliases(configuration).items()}
+        named |= _named(aliases(configuration))
         problems += _configuration_problems(index, state, configuration.problems)
     columns = {**index.columns, **sampled}
     return replace(index, configs=tuple(configs), problems=tuple(problems), aliases=named, columns=columns)
+
+
+def _named(found: Mapping[tuple[int, int], str]) -> dict[str, str]:
+    """Return aliases by the name of the source; a Jungfrau in segments has that of its first one too."""
+    from psana_dask.readers.xtc_layout import jungfrau_segment, source_name
+
+    named: dict[str, str] = {}
+    for (level, phy), alias in found.items():
+        segment = jungfrau_segment(phy) if level == Level.SOURCE else None
+        if segment is not None:
+            named.setdefault(source_name(level << 24, segment[0]), alias)
+    return named | {source_name(level << 24, phy): alias for (level, phy), alias in found.items()}
 
 
 def _samples(index: StreamIndex) -> tuple[Array, Array]:

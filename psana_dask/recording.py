@@ -280,6 +280,7 @@ def _open(files: RunFiles, live: bool, progress: Progress | None) -> Recording:
     streams, problems = _indexes(files, live, progress)
     _expect(files, inodes)
     runs, experiment, number = choose_runs(files, streams)
+    problems += _contradictions(streams, number)
     events = _events(files, streams, runs, token if files.cache and not live else None)
     found = [p for s in streams for p in s.problems] + list(events.problems) + problems
     return Recording(
@@ -354,7 +355,7 @@ def choose_runs(
 
     The BeginRun says the number; where it does not, the name of the file does.
     """
-    said = [FORMATS[s.format].begin_runs(s) for s in streams]
+    said = _trusted([FORMATS[s.format].begin_runs(s) for s in streams], files.number)
     numbers = sorted({number for stream in said for _, number in stream.values()})
     experiment = next((name for stream in said for name, _ in stream.values() if name), files.experiment)
     if files.wanted is None and len(numbers) > 1:
@@ -368,6 +369,30 @@ def choose_runs(
         return [None] * len(streams), experiment, number
     chosen = [tuple(k for k, (_, n) in stream.items() if n == number) for stream in said]
     return [runs if stream else None for runs, stream in zip(chosen, said, strict=True)], experiment, number
+
+
+BeginRuns = dict[int, tuple[str, int]]
+
+
+def _trusted(said: list[BeginRuns], number: int | None) -> list[BeginRuns]:
+    """Leave out the only BeginRun of a stream if it contradicts the file names and another stream."""
+    numbers = [[n for _, n in stream.values()] for stream in said]
+    if [number] not in numbers or any(len(own) > 1 for own in numbers):
+        return said
+    return [stream if own == [number] else {} for stream, own in zip(said, numbers, strict=True)]
+
+
+def _contradictions(streams: Sequence[StreamIndex], number: int | None) -> list[Problem]:
+    """Return a problem for each stream whose only BeginRun says another run number."""
+    problems = []
+    for stream in streams:
+        said = list(FORMATS[stream.format].begin_runs(stream).values())
+        if len(said) == 1 and said[0][1] != number:
+            row = int(np.flatnonzero(stream["service"] == Service.BEGIN_RUN)[0])
+            path, offset = stream.parts[int(stream["part"][row])], int(stream["offset"][row])
+            what = f"BeginRun says run {said[0][1]}; the other streams and the file names say {number}"
+            problems.append(Problem(path, offset, int(stream["timestamp"][row]), what))
+    return problems
 
 
 def run_numbers(files: RunFiles) -> list[int]:

@@ -9,6 +9,7 @@ import psana_dask
 from psana_dask import simulate
 from psana_dask.errors import EventNotFound, PartialRunWarning
 from psana_dask.model import Service
+from psana_dask.readers.xtc_layout import TransitionId
 from psana_dask.simulate import PV, Config, Damage, Daq, Detector, Epics, Missing, RunSpec, Scan
 from psana_dask.sources import FileSource
 
@@ -302,3 +303,19 @@ def test_one_event_reads_one_frame(run, read):
     read.clear()
     rows = lazy.isel(time=slice(2, 6), row=slice(4, 7)).values
     assert sum(read) == rows.nbytes
+
+
+def test_a_damaged_begin_run_is_outvoted(tmp_path):
+    spec = RunSpec(
+        format="xtc", number=3, events=6, detectors=(Detector(name="ebeam", kind="ebeam"),),
+        daq=Daq(streams=2), smalldata=None,
+    )  # fmt: skip
+    truth = simulate.write(spec, tmp_path)
+    (path,) = truth.streams[1]
+    data = bytearray(path.read_bytes())
+    begin = next(row for row in truth.datagrams[1] if row["service"] == TransitionId.BEGIN_RUN)
+    data[int(begin["offset"]) + 18] ^= 0x40  # a high byte of the run number
+    path.write_bytes(data)
+    run = psana_dask.open_run(tmp_path, cache=False)
+    assert (run.number, len(run)) == (3, 6)
+    assert run.problems.what.str.contains("BeginRun says run").sum() == 1
