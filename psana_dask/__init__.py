@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     from psana_dask.clocks import find_offset
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
-    from psana_dask.opening import open_run as open
+    from psana_dask.opening import open_source as open
     from psana_dask.options import set_options
     from psana_dask.reductions import reduce
     from psana_dask.progress import progress_bar
     from psana_dask.run import Run
+    from psana_dask.stream import open_stream
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "open": ("psana_dask.opening", "open_run"),
+    "open": ("psana_dask.opening", "open_source"),
     "open_run": ("psana_dask.opening", "open_run"),
     "open_runs": ("psana_dask.opening", "open_runs"),
     "list_runs": ("psana_dask.opening", "list_runs"),
+    "open_stream": ("psana_dask.stream", "open_stream"),
     "Run": ("psana_dask.run", "Run"),
     "times": ("psana_dask.keys", "times"),
     "reduce": ("psana_dask.reductions", "reduce"),
@@ -53,7 +55,7 @@ _HOMES = {
 
 __all__ = [
     "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "errors", "export", "find_offset", "geometry", "list_runs", "open",
-    "open_run", "open_runs", "progress_bar", "quality", "reduce",
+    "open_run", "open_runs", "open_stream", "progress_bar", "quality", "reduce",
     "set_options", "simulate", "times",
 ]  # fmt: skip
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from psana_dask.stores import Calib
+    from psana_dask.stream import Stream
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -77,7 +78,7 @@ def open_run(
     RunNotFound, AmbiguousRun
         Nothing there, or several runs and `run` does not say which.
     UnknownFormat
-        The content is not XTC2.
+        The content is neither XTC2 nor XTC.
     DuplicateData
         Two streams deliver the same (detector, field, segment).
 
@@ -98,6 +99,45 @@ def open_run(
         opened = Run(replace(view, only=tuple(view.find(d).name for d in wanted)))
     _tell_problems(opened, strict)
     return opened
+
+
+STREAMS = ("tcp://", "shmem://")
+"""How the names of streams begin."""
+
+
+def open_source(source: Source, run: int | None = None, **options: Any) -> Run | Stream:
+    """Open a run or a stream: what `psana_dask.open` does.
+
+    Parameters
+    ----------
+    source : str, path or list of them
+        ``tcp://host:port`` and ``shmem://TAG`` are streams (see `open_stream`), ``live:SOURCE`` is a run
+        that is being written, everything else a run (see `open_run`).
+    run : int, optional
+        Run number.
+    **options
+        Of `open_run` or `open_stream`.
+
+    Returns
+    -------
+    Run or Stream
+        Both have ``detectors``, ``events``, ``epics``, ``dataset``, ``select``, ``map``, ``reduce`` and
+        ``follow``.
+
+    Examples
+    --------
+    >>> run = psana_dask.open("exp=xpptut15:run=54")
+    >>> stream = psana_dask.open("shmem://TAG", calib="calib", policy="latest")
+    """
+    if isinstance(source, str) and source.startswith(STREAMS):
+        from psana_dask.stream import open_stream
+
+        if run is not None:
+            raise ValueError("a stream has no run= to choose: it delivers the run that is taken")
+        return open_stream(source, **options)
+    if isinstance(source, str) and source.startswith("live:"):
+        return open_run(source.removeprefix("live:"), run, live=True, **options)
+    return open_run(source, run, **options)
 
 
 LIVE_WAIT = 10.0

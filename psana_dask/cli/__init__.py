@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "export",
     "show": "show",
     "dump": "dump",
+    "serve": "serve",
     "calib": "calib",
     "dark": "dark",
     "geometry": "geometry",

@@ -54,7 +54,7 @@ def statistic(view: View, which: str, names: Names, choices: Choices) -> xr.Data
     """Return one statistic over time: a DataArray of one name, else a Dataset."""
     found, single = reduced(view, names, (which,), choices)
     arrays = {quantity.name: made[which] for quantity, made in found}
-    return next(iter(arrays.values())) if single else _dataset(view, arrays)
+    return next(iter(arrays.values())) if single else labelled_dataset(view, arrays)
 
 
 def reduce(view: View, what: Any, names: Names, choices: Choices, merge: Any = None) -> Any:
@@ -74,7 +74,7 @@ def reduce(view: View, what: Any, names: Names, choices: Choices, merge: Any = N
         raise ValueError(f"no statistic {unknown[0]!r}; there are {there}, Histogram, Projection")
     found, _ = reduced(view, names, wanted, choices)
     arrays = {f"{q.name}_{key}": array for q, made in found for key, array in made.items()}
-    return _with_constants(view, _dataset(view, arrays), found)
+    return _with_constants(view, labelled_dataset(view, arrays), found)
 
 
 def _by_function(view: View, function: Any, names: Names, choices: Choices, merge: Any) -> Any:
@@ -91,7 +91,7 @@ def _by_function(view: View, function: Any, names: Names, choices: Choices, merg
 def _one(view: View, what: Wanted, names: Names, choices: Choices) -> xr.DataArray | xr.Dataset:
     found, single = reduced(view, names, (what,), choices)
     arrays = {quantity.name: next(iter(made.values())) for quantity, made in found}
-    return next(iter(arrays.values())) if single else _dataset(view, arrays)
+    return next(iter(arrays.values())) if single else labelled_dataset(view, arrays)
 
 
 def _is_wanted(what: Any) -> bool:
@@ -102,7 +102,7 @@ def _all_wanted(what: Any) -> bool:
     return isinstance(what, list | tuple) and bool(what) and all(map(_is_wanted, what))
 
 
-def _dataset(view: View, arrays: Mapping[str, xr.DataArray]) -> xr.Dataset:
+def labelled_dataset(view: View, arrays: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """Return arrays as a Dataset; dimensions in which detectors differ get the detector's name."""
     import xarray as xr
 

@@ -1,0 +1,283 @@
+"""The tap of a monitoring server on this machine: ``shmem://TAG``, LCLS-1 or LCLS-II.
+
+Data are copied out of the shared memory before their buffer goes back; a buffer that went back
+is never touched.  When the server is started again, the tap connects again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import socket
+import time
+from dataclasses import dataclass
+
+from psana_dask.errors import FormatError, ReadError
+from psana_dask.model import Service
+from psana_dask.stream.datagrams import HEADERS, Dgram, Header
+from psana_dask.stream.mqueue import Queue
+from psana_dask.stream.shmem_layout import Note, discovery_name, memory_name, queue_name
+from psana_dask.stream.taps import Delivery, Refusals
+
+MEMORY = "/dev/shm"  # noqa: S108  (where POSIX shared memory is, by definition)
+
+GROUP = 64
+"""Events that are taken at once, at most."""
+
+NEUTRAL = (Service.SLOW_UPDATE, Service.UNKNOWN, Service.CLEAR_READOUT, Service.RESET)
+"""Transitions that say nothing about whether events count."""
+
+
+@dataclass
+class _Connection:
+    """An open connection: socket, memory, queues."""
+
+    sock: socket.socket
+    memory: mmap.mmap
+    events: Queue
+    onward: list[Queue]
+    geometry: Note
+
+    def close(self) -> None:
+        self.sock.close()
+        self.memory.close()
+        for queue in (self.events, *self.onward):
+            queue.close()
+
+
+class ShmemTap:
+    """The tap of ``shmem://TAG``.
+
+    Parameters
+    ----------
+    tag : str
+        Partition tag of the server.
+    timeout : float
+        Seconds that the server gets to appear.
+
+    Raises
+    ------
+    ReadError
+        No server, or it has as many clients as it takes.
+    """
+
+    def __init__(self, tag: str, timeout: float = 10.0) -> None:
+        self._tag, self._timeout = tag, timeout
+        self.refused = Refusals()
+        self._enabled = self._began = False
+        self._anew = False
+        stop = time.monotonic() + timeout
+        self._connection: _Connection | None = self._connect(stop)
+        self._first: list[Dgram] = []
+        self.form = self._find_format(stop)
+
+    # ---- connecting ---------------------------------------------------------------------------
+    def _connect(self, stop: float) -> _Connection:
+        reason = "no server of this tag"
+        while True:
+            try:
+                return self._try_to_connect(stop)
+            except FileNotFoundError:
+                pass
+            except (ConnectionError, TimeoutError) as error:
+                reason = str(error)
+            if time.monotonic() > stop:
+                raise ReadError(
+                    f"shmem://{self._tag}: {reason} (queue {discovery_name(self._tag)}, see /dev/mqueue); "
+                    "is the monitoring server running on this machine?"
+                )
+            time.sleep(0.05)
+
+    def _try_to_connect(self, stop: float) -> _Connection:
+        discovery = Queue(discovery_name(self._tag), os.O_RDONLY)
+        try:
+            data = discovery.receive(max(0.05, min(1.0, stop - time.monotonic())))
+        finally:
+            discovery.close()
+        if data is None:
+            raise TimeoutError("the server says nothing")
+        sock = socket.create_connection(("127.0.0.1", Note.of(data).index), timeout=2.0)
+        try:
+            hello = _receive_exactly(sock)
+            if hello is None:
+                raise ConnectionError("the server takes no more clients")
+            return self._opened(sock, Note.of(hello))
+        except BaseException:
+            sock.close()
+            raise
+
+    def _opened(self, sock: socket.socket, geometry: Note) -> _Connection:
+        sock.setblocking(True)
+        descriptor = os.open(os.path.join(MEMORY, memory_name(self._tag)), os.O_RDONLY)
+        try:
+            memory = mmap.mmap(descriptor, geometry.buffers * geometry.size, prot=mmap.PROT_READ)
+        finally:
+            os.close(descriptor)
+        events = Queue(queue_name(self._tag, geometry.index), os.O_RDONLY)
+        later = [geometry.returns] if geometry.returns else range(geometry.index + 1, geometry.queues + 1)
+        onward = [Queue(queue_name(self._tag, k), os.O_WRONLY) for k in later]
+        self._enabled = self._began = False
+        return _Connection(sock, memory, events, onward, geometry)
+
+    def _find_format(self, stop: float) -> str:
+        """Wait for the first transition: its header tells the format."""
+        while time.monotonic() < stop:
+            connection = self._connection
+            if connection is None or not self._ready(connection, 0.1)[0]:
+                continue
+            data = self._transition_data(connection)
+            if data is None:
+                continue
+            for form in ("xtc2", "xtc"):
+                try:
+                    header = HEADERS[form](data)
+                except FormatError:
+                    continue
+                self.form = form
+                if self._counts(header):
+                    self._first.append(Dgram(0, data[: header.size]))
+                return form
+            raise ReadError(f"shmem://{self._tag}: the server sends neither XTC nor XTC2")
+        raise ReadError(f"shmem://{self._tag}: a server, but no transition for {self._timeout:g} s")
+
+    # ---- receiving ----------------------------------------------------------------------------
+    def receive(self, seconds: float) -> Delivery | None:
+        """Return what comes within some seconds, or None."""
+        transitions: list[list[Dgram]] = [[d] for d in self._first]
+        events: list[list[Dgram]] = []
+        self._first = []
+        stop = time.monotonic() + seconds
+        while len(events) < GROUP:
+            connection = self._connection or self._again()
+            left = 0.0 if events else stop - time.monotonic()
+            if connection is None or left < 0:
+                break
+            told, event = self._ready(connection, left)
+            if told and events:
+                break  # first these events, then the transition
+            if told:
+                transition = self._transition(connection)
+                transitions += [] if transition is None else [[transition]]
+            elif event:
+                taken = self._event(connection)
+                events += [] if taken is None else [[taken]]
+            elif events:
+                break
+        anew, self._anew = self._anew, False
+        if not (transitions or events or anew):
+            return None
+        return Delivery(transitions, events, anew=anew)
+
+    def _again(self) -> _Connection | None:
+        """Try to connect again after the server went away."""
+        try:
+            self._connection = self._try_to_connect(time.monotonic() + 0.1)
+        except (OSError, ReadError):
+            time.sleep(0.05)
+            return None
+        self._anew = True
+        return self._connection
+
+    def _ready(self, connection: _Connection, seconds: float) -> tuple[bool, bool]:
+        """Return whether the socket, and whether the event queue, has something."""
+        poll = select.poll()
+        poll.register(connection.sock, select.POLLIN)
+        poll.register(connection.events.fileno(), select.POLLIN)
+        found = {fd for fd, _ in poll.poll(max(0, int(1000 * seconds)))}
+        return connection.sock.fileno() in found, connection.events.fileno() in found
+
+    def _transition(self, connection: _Connection) -> Dgram | None:
+        """Take a transition from its buffer, and give that back."""
+        data = self._transition_data(connection)
+        if data is None:
+            return None
+        header = self._header(data)
+        if header is None or not self._counts(header):
+            return None
+        return Dgram(0, data[: header.size])
+
+    def _transition_data(self, connection: _Connection) -> bytes | None:
+        """Return the bytes of the transition that the socket announces; None when the server went away."""
+        try:
+            message = _receive_exactly(connection.sock)
+        except OSError:
+            message = None
+        if message is None:
+            connection.close()
+            self._connection = None
+            return None
+        data = self._copied(connection, Note.of(message))
+        try:
+            connection.sock.sendall(message)
+        except OSError:
+            connection.close()
+            self._connection = None
+        return data
+
+    def _counts(self, header: Header) -> bool:
+        """Note a transition; tell whether it is one of a run: those before Map or Configure are not."""
+        service = header.service
+        self._began |= service in (Service.MAP, Service.CONFIGURE)
+        if service not in NEUTRAL:
+            self._enabled = service == Service.ENABLE
+        return self._began
+
+    def _event(self, connection: _Connection) -> Dgram | None:
+        """Take an event from its buffer, and pass the buffer on."""
+        message = connection.events.receive()
+        if message is None:
+            return None  # the server took it back
+        data = self._copied(connection, Note.of(message)) if self._enabled else b""
+        for queue in connection.onward:
+            if queue.send(message):
+                break
+        if not self._enabled:
+            return None
+        header = self._header(data)
+        return None if header is None or header.service != Service.L1_ACCEPT else Dgram(0, data)
+
+    def _copied(self, connection: _Connection, note: Note) -> bytes:
+        """Return a copy of the datagram in a buffer."""
+        size, index = connection.geometry.size, note.index
+        if not 0 <= index < connection.geometry.buffers:
+            self.refused.add(f"buffer {index} of {connection.geometry.buffers}")
+            return b""
+        start = index * size
+        head = connection.memory[start : start + min(40, size)]
+        form = getattr(self, "form", None)
+        if form is None:
+            return connection.memory[start : start + size]
+        try:
+            wanted = HEADERS[form](head).size
+        except FormatError:
+            return head
+        return connection.memory[start : start + min(wanted, size)]
+
+    def _header(self, data: bytes) -> Header | None:
+        """Return the header of a whole datagram; count what is none."""
+        try:
+            header = HEADERS[self.form](data)
+            if header.size > len(data):
+                raise FormatError(f"a datagram of {header.size} bytes in a buffer of {len(data)}")
+        except FormatError as error:
+            self.refused.add(str(error))
+            return None
+        return header
+
+    def close(self) -> None:
+        """Let go."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _receive_exactly(sock: socket.socket, size: int = 16) -> bytes | None:
+    """Return so many bytes; None if the other side closed."""
+    data = b""
+    while len(data) < size:
+        more = sock.recv(size - len(data))
+        if not more:
+            return None
+        data += more
+    return data

@@ -1,0 +1,196 @@
+"""A stream has the face of a run, and its results are the run's, bit for bit."""
+
+import numpy as np
+import pytest
+
+import psana_dask
+from psana_dask import simulate
+from psana_dask.errors import ReadError
+from psana_dask.model import Service
+from psana_dask.reductions import Histogram
+from psana_dask.stream.replay import moments
+from psana_dask.stream.stream import Stream
+from psana_dask.stream.taps import Delivery, ListTap
+
+FRAMES = {"xtc2": "epixquad", "xtc": "epix100a"}
+
+
+@pytest.fixture(scope="module", params=["xtc2", "xtc"])
+def closed(request, tmp_path_factory):
+    folder = simulate.demo_run(tmp_path_factory.mktemp("closed"), 40, format=request.param)
+    return psana_dask.open(folder, calib=constants(request.param))
+
+
+def constants(form):
+    rng = np.random.default_rng(1)
+    shape = (4, 352, 384) if form == "xtc2" else (704, 768)
+    gains = (7, *shape) if form == "xtc2" else shape
+    return {"pedestals": rng.normal(1000, 5, gains).astype(np.float32)}
+
+
+def deliveries(run, sizes):
+    """What a tap delivers: events in groups of the given sizes, again and again."""
+    waiting, made, turn = [], [], 0
+    transitions = []
+    for moment in moments(run._recording):
+        if moment.service == Service.L1_ACCEPT:
+            waiting.append(moment.dgrams)
+        if waiting and (moment.service != Service.L1_ACCEPT or len(waiting) == sizes[turn % len(sizes)]):
+            made.append(Delivery(transitions, waiting))
+            waiting, transitions, turn = [], [], turn + 1
+        if moment.service != Service.L1_ACCEPT:
+            transitions.append(moment.dgrams)
+    return [*made, Delivery(transitions, waiting)]
+
+
+@pytest.fixture
+def stream_of(closed):
+    opened = []
+
+    def made(sizes=(3, 1, 7), **options):
+        tap = ListTap(closed.format, deliveries(closed, sizes))
+        opened.append(Stream(tap, calib=constants(closed.format), **options))
+        return opened[-1]
+
+    yield made
+    [s.close() for s in opened]
+
+
+@pytest.mark.parametrize("sizes", [(1,), (5, 2, 9)])
+@pytest.mark.parametrize("field", ["raw", "calib"])
+def test_reductions_have_the_bits_of_the_closed_run(closed, stream_of, sizes, field):
+    name, what = f"{FRAMES[closed.format]}.{field}", ["mean", "std", "sum", "max"]
+    *_, last = stream_of(sizes).reduce(what, [name])
+    want = closed.reduce(what, [name])
+    assert set(last.data_vars) == set(want.data_vars)
+    for key in want.data_vars:
+        assert last[key].dims == want[key].dims
+        assert np.array_equal(last[key].values, want[key].values, equal_nan=True), key
+
+
+def test_several_statistics_of_several_names(closed, stream_of):
+    names = [f"{FRAMES[closed.format]}.raw", "opal.raw"]
+    wanted = ["mean", Histogram([0, 500, 1000, 2000], per_pixel=False)]
+    *_, last = stream_of().reduce(wanted, names)
+    want = closed.reduce(wanted, names)
+    assert set(last.data_vars) == set(want.data_vars)
+    for name in want.data_vars:
+        assert np.array_equal(last[name].values, want[name].values, equal_nan=True), name
+
+
+def test_names_alone_give_the_cube(closed, stream_of):
+    name = f"{FRAMES[closed.format]}.raw"
+    *_, last = stream_of().reduce(name)
+    assert np.array_equal(last[f"{name.replace('.', '_')}_mean"].values, closed.mean(name).values)
+
+
+def test_results_on_the_way_and_mean_of_the_whole(closed, stream_of):
+    name = f"{FRAMES[closed.format]}.raw"
+    counts = [int(r.max()) for r in stream_of((4,)).reduce("count", name, every=0.0, batch=4)]
+    assert counts == sorted(counts)
+    assert len(counts) > 5
+    assert np.array_equal(stream_of().mean(name).values, closed.mean(name).values)
+
+
+def test_a_window_forgets(closed, stream_of):
+    name = f"{FRAMES[closed.format]}.raw"
+    *_, last = stream_of((4,)).reduce("mean", name, window=8, batch=4)
+    raw = closed[FRAMES[closed.format]].raw.values[-10:].astype(float)  # whole batches: 4, 4 and 2
+    np.testing.assert_allclose(last.values, raw.mean(axis=0), rtol=1e-12)  # order of float sums differs
+
+
+def test_map_gives_what_the_run_gives(closed, stream_of):
+    name = f"{FRAMES[closed.format]}_raw"
+
+    def brightest(events):
+        dims = [d for d in events[name].dims if d != "time"]
+        return events[name].max(dims)
+
+    got = list(stream_of().map(brightest, f"{FRAMES[closed.format]}.raw"))
+    want = closed.map(brightest, f"{FRAMES[closed.format]}.raw").compute()
+    assert np.array_equal(np.concatenate([g.values for g in got]), want.values)
+    assert np.array_equal(np.concatenate([g.time.values for g in got]), want.time.values)
+
+
+def test_images_and_calibration_are_the_runs(closed, stream_of):
+    name, at = FRAMES[closed.format], 0
+    for run in stream_of((16,)).follow_runs():
+        frames = run[name].calib.values
+        assert np.array_equal(frames, closed[name].calib.values[at : at + len(frames)], equal_nan=True)
+        at += len(frames)
+
+
+def test_select_by_a_condition_and_by_a_function(closed, stream_of):
+    want = closed.select(closed.events.step == 2).events.time.values
+    chosen = stream_of().select(lambda run: run.events.step.values == 2)
+    assert np.array_equal(np.concatenate([r.events.time.values for r in chosen.follow_runs()]), want)
+    code = 90
+    want = closed.select(closed.evr.has(code)).events.time.values
+    chosen = stream_of((40,))
+    got = [r.events.time.values for r in chosen.select(chosen_condition(closed, code)).follow_runs()]
+    assert np.array_equal(np.concatenate(got), want)
+
+
+def chosen_condition(closed, code):
+    return closed.evr.has(code)
+
+
+def test_the_face_of_a_run(closed, stream_of):
+    stream = stream_of((10,))
+    assert set(stream.detectors) == set(closed.detectors)
+    assert stream.format == closed.format
+    assert stream[FRAMES[closed.format]].raw.dims == closed[FRAMES[closed.format]].raw.dims
+    assert set(stream.epics) == set(closed.epics)
+    assert stream.dataset(FRAMES[closed.format]).sizes["time"] > 0
+    assert stream.events.sizes["time"] > 0
+    assert stream.number == closed.number
+    assert "10 received" in repr(stream) or "received" in repr(stream)
+
+
+def test_detectors_of_choice(closed, stream_of):
+    name = FRAMES[closed.format]
+    assert list(stream_of(only=[name]).detectors) == [name]
+
+
+def test_constants_are_looked_up_once(closed, stream_of, monkeypatch):
+    """Frozen at first use: all batches of a run share what was looked up."""
+    kept = [r._view.kept for r in stream_of((8,)).follow_runs()]
+    assert len({id(k) for k in kept}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"policy": "some"}, "policy='some'"), ({}, "batch=0")],
+)
+def test_what_is_refused(stream_of, options, said):
+    with pytest.raises(ValueError, match=said):
+        list(stream_of(**options).follow_runs(batch=0))
+
+
+def test_a_stream_without_events():
+    with Stream(ListTap("xtc2", [])) as stream:
+        with pytest.raises(ReadError, match="ended before its first event"):
+            stream.mean("a")
+        assert not hasattr(stream, "_private")
+
+
+def test_an_error_of_the_tap_reaches_the_user():
+    class Broken(ListTap):
+        def receive(self, seconds):
+            raise ReadError("the cable is cut")
+
+    with Stream(Broken("xtc2", [])) as stream, pytest.raises(ReadError, match="the cable is cut"):
+        next(stream.follow())
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "shmem://nobody_is_here"])
+def test_open_takes_streams(url):
+    with pytest.raises(ReadError, match=r"nobody answers|no server of this tag"):
+        psana_dask.open(url, timeout=0.2)
+
+
+def test_open_takes_live_runs(closed):
+    import os
+
+    run = psana_dask.open(f"live:{os.path.dirname(closed.files[0])}")
+    assert len(run) == len(closed)
