@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from psana_dask.archive import ArchiveRange
+    from psana_dask.readouts import Readouts
     from psana_dask.reductions.loops import Event
 
 
@@ -632,6 +633,39 @@ class Run:
         from psana_dask.reductions.calls import Choices, statistic
 
         return statistic(self._view, which, names, Choices(by, mask, **choices))
+
+    def group_by_readout(self, detector: str, which: str = "before") -> Readouts:
+        """Group the events by the readouts of a slow detector that integrates.
+
+        Parameters
+        ----------
+        detector : str
+            In any spelling.
+        which : {"before", "after"}
+            A readout stands for the events since the one before it, itself included; or for those
+            from it up to the next.
+
+        Returns
+        -------
+        Readouts
+            ``.sum(names)``, ``.mean``, ``.count``, ``.reduce``, ``.lists(names)``, ``.table``; a loop
+            gives each window as a Run, ``.follow()`` the windows of a run that is being written.
+
+        Raises
+        ------
+        NameNotFound
+            No such detector.
+
+        Examples
+        --------
+        >>> windows = run.group_by_readout("andor")
+        >>> windows.mean(["gmd.milliJoulesPerPulse", "hsd.sum"])
+        """
+        from psana_dask.readouts import WHICH, Readouts
+
+        if which not in WHICH:
+            raise ValueError(f'which={which!r}: use "before" (events since the readout before) or "after"')
+        return Readouts(self, self._view, self._view.find(detector).name, which, Run)
 
     # ---- while it is written -------------------------------------------------------------------
     def follow(

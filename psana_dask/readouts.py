@@ -1,0 +1,235 @@
+"""Integrating detectors: the events that one readout of a slow detector stands for.
+
+A detector that integrates is read out now and then, and its frame holds what came since the
+readout before.  A window is those events: all behind one readout, up to and with the
+next (or, where the clock of the detector says so, from a readout up to the next).
+Contract: tests/test_readouts.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psana_dask.dataset import Names, View, main_channel
+from psana_dask.errors import DroppedWarning, NameNotFound
+from psana_dask.follow import follow
+from psana_dask.pipeline import Choice, PresenceArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+WHICH = ("before", "after")
+
+
+def readout_positions(view: View, detector: str) -> Ints:
+    """Return the positions of the events of a view that have a detector."""
+    entry = view.find(detector)
+    there = [f for f, channel in entry.channels.items() if view.exists(channel)]
+    main = main_channel(entry, there)
+    if main is None:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(PresenceArray(view.target(entry.channels[main]), per_panel=False)[...])
+
+
+def window_numbers(events: int, readouts: Ints, which: str) -> Ints:
+    """Return the window of each event; -1 for events that no readout stands for.
+
+    Parameters
+    ----------
+    events : int
+        How many.
+    readouts : (readout,) int64
+        Positions of the events with a readout, ascending.
+    which : {"before", "after"}
+        Events up to and with the readout, or from it on.
+    """
+    positions = np.arange(events)
+    if which == "after":
+        return np.searchsorted(readouts, positions, side="right") - 1
+    numbers = np.searchsorted(readouts, positions, side="left")
+    return np.where(numbers < len(readouts), numbers, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Readouts:
+    """The events of a run, grouped by the readouts of a detector; made by `Run.group_by_readout`.
+
+    Looping gives each window as a Run.
+
+    Parameters
+    ----------
+    run : Run
+    view : View
+        Of the run.
+    detector : str
+    which : {"before", "after"}
+    make : callable
+        From a View to a Run.
+    """
+
+    run: Any
+    view: View
+    detector: str
+    which: str
+    make: Callable[[View], Any]
+
+    @cached_property
+    def positions(self) -> Ints:
+        """Positions of the events with a readout, (readout,)."""
+        found = readout_positions(self.view, self.detector)
+        if not len(found):
+            raise NameNotFound(f"no event has {self.detector}: there are no readouts to group by")
+        return found
+
+    @cached_property
+    def window(self) -> Ints:
+        """Window of each event, (event,); -1 where there is none."""
+        return window_numbers(len(self.view.choice), self.positions, self.which)
+
+    @property
+    def complete(self) -> Bools:
+        """Whether both ends of each window are in the run, (readout,)."""
+        whole = np.ones(len(self), bool)
+        whole[0 if self.which == "before" else -1] = False
+        return whole
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each readout: first and last event, number of events, complete or not."""
+        import pandas as pd
+
+        inside = np.flatnonzero(self.window >= 0)
+        numbers, first, counts = np.unique(self.window[inside], return_index=True, return_counts=True)
+        time = self.view.time
+        columns = {
+            "start": time[inside[first]],
+            "stop": time[inside[first + counts - 1]],
+            "events": counts,
+            "complete": self.complete[numbers],
+        }
+        return pd.DataFrame(columns, index=pd.DatetimeIndex(time[self.positions], name="readout"))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, number: int) -> Any:
+        whole = range(len(self))[number]
+        return self._run(np.flatnonzero(self.window == whole))
+
+    def __iter__(self) -> Iterator[Any]:
+        inside = np.flatnonzero(self.window >= 0)
+        ends = np.flatnonzero(np.diff(self.window[inside])) + 1
+        yield from map(self._run, np.split(inside, ends))
+
+    def _run(self, positions: Ints) -> Any:
+        choice = Choice(self.view.choice.numbers[positions], self.view.choice.total)
+        return self.make(replace(self.view, choice=choice))
+
+    # ---- what a window holds ------------------------------------------------------------------
+    def reduce(self, what: Any, names: Names = None, **choices: Any) -> Any:
+        """Reduce each window: as `Run.reduce`, with the dimension ``readout`` (times of the readouts).
+
+        The coordinate ``complete`` says which windows have both their ends in the run.
+        """
+        import xarray as xr
+
+        codes = np.where(self.window < 0, np.nan, self.window.astype(float))
+        by = xr.DataArray(codes, {"time": self.view.time}, ("time",), name="readout")
+        found = self.run.reduce(what, names, by=by, **choices)
+        numbers = found["readout"].values.astype(int)
+        time = self.view.time[self.positions][numbers]
+        return found.assign_coords(readout=time, complete=("readout", self.complete[numbers]))
+
+    def sum(self, names: Names = None, **choices: Any) -> Any:
+        """Return the sum over each window."""
+        return self.reduce("sum", names, **choices)
+
+    def mean(self, names: Names = None, **choices: Any) -> Any:
+        """Return the mean over each window."""
+        return self.reduce("mean", names, **choices)
+
+    def count(self, names: Names = None, **choices: Any) -> Any:
+        """Return how many events of each window have the detectors."""
+        return self.reduce("count", names, **choices)
+
+    def lists(self, names: Names) -> dict[str, list[xr.DataArray]]:
+        """Return the values of each window, of the events that have the detector.
+
+        Parameters
+        ----------
+        names : names
+            As for `Run.dataset`.
+
+        Returns
+        -------
+        dict of str to list of DataArray
+            One array, on ``time``, for each readout; loaded.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DroppedWarning)
+            data = self.run.dataset(names, join="outer", chunks=None)
+        found: dict[str, list[xr.DataArray]] = {}
+        for name, values in data.data_vars.items():
+            if "time" not in values.dims or str(name).endswith("_damage"):
+                continue
+            present = self._present(data, str(name))
+            keep = np.flatnonzero(present & (self.window >= 0))
+            ends = np.searchsorted(self.window[keep], np.arange(1, len(self)))
+            loaded = values.isel(time=keep).load()
+            edges = [0, *ends.tolist(), len(keep)]
+            found[str(name)] = [loaded.isel(time=slice(a, b)) for a, b in pairwise(edges)]
+        return found
+
+    def _present(self, data: xr.Dataset, name: str) -> Bools:
+        """Return which events have the detector that a variable belongs to."""
+        owner = data[name].attrs.get("detector")
+        if f"{owner}_present" in data.coords:
+            return np.asarray(data[f"{owner}_present"].values, bool)
+        return np.ones(data.sizes["time"], bool)
+
+    def follow(self, **choices: Any) -> Iterator[Any]:
+        """Yield the windows of a run while it is written, each as a Run, once its end was seen.
+
+        Parameters
+        ----------
+        **choices
+            ``batch, timeout, poll, patience``, as for `Run.follow`.
+        """
+        yield from map(self.make, live_windows(follow(self.view, **choices), self.detector, self.which))
+
+    def __repr__(self) -> str:
+        words = "up to and with" if self.which == "before" else "from"
+        return f"<{len(self)} windows of events {words} each readout of {self.detector}>"
+
+
+def live_windows(views: Iterable[View], detector: str, which: str) -> Iterator[View]:
+    """Yield a view of each window whose end is known, from views of consecutive events.
+
+    Parameters
+    ----------
+    views : iterable of View
+    detector : str
+    which : {"before", "after"}
+    """
+    begun = 0 if which == "before" else None  # number of the first event of the open window
+    for view in views:
+        entries = view.entries
+        there = readout_positions(view, detector) if detector in entries else np.zeros(0, np.int64)
+        for position in there.tolist():
+            number = int(view.choice.numbers[position])
+            stop = number + 1 if which == "before" else number
+            if begun is not None:
+                yield replace(view, choice=Choice(np.arange(begun, stop), view.choice.total))
+            begun = stop
