@@ -89,7 +89,7 @@ def _lazily(
     import dask
     import dask.array as da
 
-    whole = data.chunk(dict.fromkeys(data.dims[1:], -1))
+    whole = data.variable.chunk(dict.fromkeys(data.dims[1:], -1))  # coordinates may have chunks of their own
     rows = whole.chunksizes[EVENT]
     blocks = [da.asarray(side.data).rechunk((rows,)) for side in sides]
     axes = [f"i{k}" for k in range(data.ndim - 1)]

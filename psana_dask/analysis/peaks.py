@@ -99,11 +99,11 @@ def peak_table(peaks: xr.Dataset) -> pd.DataFrame:
     Parameters
     ----------
     peaks : Dataset
-        From `find_peaks`; computed here if it is lazy.
+        From `find_peaks`; computed here if it is lazy, and left as it is.
     """
     import pandas as pd
 
-    loaded = peaks.load() if EVENT in peaks.dims else peaks.load().expand_dims(EVENT)
+    loaded = peaks.compute() if EVENT in peaks.dims else peaks.compute().expand_dims(EVENT)
     event, peak = np.nonzero(np.arange(loaded.sizes[PEAK]) < loaded["count"].values[:, None])
     time = {EVENT: loaded[EVENT].values[event]} if EVENT in loaded.coords else {}
     names = [str(n) for n, v in loaded.data_vars.items() if v.dims == (EVENT, PEAK)]
@@ -160,7 +160,7 @@ def write_cxi(path: str | Path, peaks: xr.Dataset, *, rows: int, frames: xr.Data
     """
     import h5py
 
-    loaded = peaks.load()
+    loaded = peaks.compute()
     count = loaded["count"].values
     lists = {
         "peakXPosRaw": loaded["col"],

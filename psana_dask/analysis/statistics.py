@@ -86,7 +86,7 @@ def autocorrelation(
     """
     ordered = frames.transpose(EVENT, ...)
     tau = MultiTau(np.asarray(regions), channels=channels, levels=levels)
-    sizes = ordered.chunksizes.get(EVENT, (ordered.sizes[EVENT],))
+    sizes = ordered.variable.chunksizes.get(EVENT, (ordered.sizes[EVENT],))
     first = 0
     for size in sizes:
         tau.push(ordered.isel({EVENT: slice(first, first + size)}).values)

@@ -75,6 +75,15 @@ def test_any_chunking_gives_the_same_peaks(radius, frames):
     assert np.array_equal(alone["row"], whole["row"][3], equal_nan=True)
 
 
+def test_coordinates_may_have_chunks_of_their_own(radius, frames):
+    present = xr.DataArray(np.ones(5, bool), dims="time").chunk(time=5)
+    lazy = frames.chunk(time=2).assign_coords(present=present)
+    found = analysis.find_peaks(lazy, finders(radius)["radial"], most=20)
+    assert found["present"].chunks == ((5,),)
+    whole = analysis.find_peaks(frames, finders(radius)["radial"], most=20)
+    assert np.array_equal(found["count"], whole["count"])
+
+
 def test_the_tables_travel_once_in_a_graph(radius, frames):
     import pickle
 
@@ -183,6 +192,7 @@ def test_lit_pixels_select_hits(frames):
 def test_a_cxi_list_says_what_crystfel_reads(tmp_path, radius, frames):
     found = analysis.find_peaks(frames.chunk(time=2), finders(radius)["radial"], most=20)
     analysis.write_cxi(tmp_path / "peaks.cxi", found, rows=96, frames=frames.chunk(time=2))
+    assert found["row"].chunks is not None  # not loaded on the way
     table = analysis.peak_table(found)
     with h5py.File(tmp_path / "peaks.cxi") as file:
         result = file["entry_1/result_1"]
