@@ -137,13 +137,13 @@ class Entry:
             yield from source_spellings(self.source)
 
     def channel(self, name: str) -> Channel | None:
-        """Return a channel by its public name, ``algorithm.field``, or the file's field name."""
+        """Return a channel by its public name, ``algorithm.field``, or the name in the file or in psana."""
         if name in self.channels:
             return self.channels[name]
         for channel in self.channels.values():
             if name in (f"{channel.algorithm}.{channel.field}", f"{channel.algorithm}.{channel.spec.name}"):
                 return channel
-        same = [c for c in self.channels.values() if c.field == name]
+        same = [c for c in self.channels.values() if name in (c.field, c.spec.accessor)]
         return same[0] if len(same) == 1 else None
 
 

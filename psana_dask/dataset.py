@@ -266,7 +266,7 @@ def field_attrs(view: View, entry: Entry, channel: Channel) -> dict[str, Any]:
         "det_id": list(entry.det_ids),
         "algorithm": channel.algorithm,
         "version": ".".join(map(str, channel.version)),
-        "field": channel.field,
+        "field": channel.spec.accessor or channel.field,
         "experiment": recording.experiment or "",
         "run": -1 if recording.number is None else recording.number,
         "format": recording.data_format,

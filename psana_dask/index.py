@@ -41,7 +41,7 @@ class StreamScan(Protocol):
         """Return the index of all that was scanned, with its problems."""
 
 
-INDEX_VERSION = 6
+INDEX_VERSION = 7
 """Raised whenever the columns or their meaning change: older caches are then built anew."""
 
 
@@ -204,7 +204,9 @@ def _load(path: Path) -> tuple[StreamIndex, Marks] | None:
 
 
 def _names_to_json(names: Names) -> list[Any]:
-    fields = [[f.name, f.dtype.str, f.rank, int(f.kind), f.unit, list(f.dims)] for f in names.fields]
+    fields = [
+        [f.name, f.dtype.str, f.rank, int(f.kind), f.unit, list(f.dims), f.accessor] for f in names.fields
+    ]
     return [
         names.key, names.detector, names.det_type, names.det_id, names.algorithm,
         list(names.version), names.segment, fields,
@@ -212,7 +214,7 @@ def _names_to_json(names: Names) -> list[Any]:
 
 
 def _names_from_json(row: list[Any]) -> Names:
-    fields = tuple(FieldSpec(f[0], np.dtype(f[1]), f[2], Kind(f[3]), f[4], tuple(f[5])) for f in row[7])
+    fields = tuple(FieldSpec(f[0], np.dtype(f[1]), f[2], Kind(f[3]), f[4], tuple(f[5]), f[6]) for f in row[7])
     return Names(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), row[6], fields)
 
 

@@ -72,6 +72,8 @@ class FieldSpec:
         Where the format says it (LCLS-1 does).
     dims : tuple of str
         Names of its dimensions, where the format says them.
+    accessor : str
+        What psana calls it, where that is another name (LCLS-1: ``ebeamPhotonEnergy``).
     """
 
     name: str
@@ -80,6 +82,7 @@ class FieldSpec:
     kind: Kind = Kind.NUMBER
     unit: str = ""
     dims: tuple[str, ...] = ()
+    accessor: str = ""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ def has_fields(type_id: int) -> bool:
 def field_specs(sample: View) -> Iterator[FieldSpec]:
     """Yield the fields of a payload."""
     for column in columns_of(sample):
-        yield FieldSpec(column.name, column.dtype, len(column.shape), column.kind, column.unit, column.dims)
+        accessor = ".".join(column.value.path) if column.value is not None else ""
+        rank = len(column.shape)
+        yield FieldSpec(column.name, column.dtype, rank, column.kind, column.unit, column.dims, accessor)
 
 
 def undecoded(key: int, kind: tuple[int, int, int]) -> Names:

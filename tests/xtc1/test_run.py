@@ -319,3 +319,9 @@ def test_a_damaged_begin_run_is_outvoted(tmp_path):
     run = psana_dask.open_run(tmp_path, cache=False)
     assert (run.number, len(run)) == (3, 6)
     assert run.problems.what.str.contains("BeginRun says run").sum() == 1
+
+
+def test_fields_answer_to_the_names_that_psana_has(run):
+    assert run["ebeam", "ebeamPhotonEnergy"].identical(run.ebeam.photon_energy)
+    assert run.ebeam["ebeamPkCurrBC2"].name == "ebeam_peak_current_bc2"
+    assert run.gas_detector["f_11_ENRC"].attrs["field"] == "f_11_ENRC"
