@@ -2,4 +2,5 @@
 
 from psana_dask.cli import main
 
-main()
+if __name__ == "__main__":  # processes that this one starts import it too
+    main()

@@ -20,6 +20,7 @@ import numpy as np
 from psana_dask import recording
 from psana_dask.opening import open_run
 from psana_dask.options import set_options
+from psana_dask.pixel_benchmark import figures
 from psana_dask.readers.xtc2_scanner import Scanner
 from psana_dask.run import Run
 from psana_dask.simulate import Detector, RunSpec, repeat, write_large
@@ -38,6 +39,16 @@ REQUIRED = {
     "graph of their mean (tasks)": "<= 25000",
     "graph of their mean (kB)": "<= 1000",
     "graph of their mean (s)": "<= 1",
+    "calibrate one frame (copies)": "<= 5",
+    "calibrate a stack (copies)": "<= 2",
+    "calibrate with common mode (copies)": "<= 20",
+    "assembly (copies of the image)": "<= 3",
+    "read + sum (of the bare read's speed)": ">= 0.6",
+    "read + calibrate + sum, single gain (bare read + copies)": "<= 2",
+    "read + calibrate + sum, 0.1 % switched (bare read + copies)": "<= 3",
+    "read + calibrate + sum, 30 % switched (bare read + copies)": "<= 8",
+    "read + calibrate + sum, 2.3 Mpixel (Hz)": ">= 120",
+    "two processes (of two copies of the kernel)": ">= 0.85",
 }
 
 
@@ -68,7 +79,9 @@ def measure_all(*, small: bool = False, rounds: int = 5) -> list[Row]:
         rows += _graph(folder / "many", rounds)
         for file in many.parent.glob("*.xtc2"):
             file.unlink()
-        return rows + _stack(folder / "large", 0.1 if small else 1.0, rounds)
+        rows += _stack(folder / "large", 0.1 if small else 1.0, rounds)
+        found = figures(folder / "pixels", small=small, rounds=rounds)
+        return rows + [_row(*figure) for figure in found]
 
 
 def table(rows: list[Row]) -> str:
