@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.dataset import Names, View, main_channel
+from psana_dask.dataset import Names, View, chosen_fields, field_attrs, main_channel
 from psana_dask.errors import DroppedWarning, NameNotFound
+from psana_dask.fields import any_panel
 from psana_dask.follow import follow
-from psana_dask.pipeline import Choice, PresenceArray
+from psana_dask.pipeline import Choice, FrameArray, PresenceArray
+from psana_dask.reductions.leaves import FAN, LEAF
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +62,29 @@ def window_numbers(events: int, readouts: Ints, which: str) -> Ints:
         return np.searchsorted(readouts, positions, side="right") - 1
     numbers = np.searchsorted(readouts, positions, side="left")
     return np.where(numbers < len(readouts), numbers, -1)
+
+
+def leaf_sums(values: npt.NDArray[np.float64], window: Ints, counts: Ints) -> npt.NDArray[np.float64]:
+    """Return the sum of each window, with the leaves and the tree of `Run.reduce`: the same bits.
+
+    Sixteen values in order, then eight by eight.
+
+    Parameters
+    ----------
+    values : (event,) float64
+    window : (event,) int64
+        Ascending.
+    counts : (window,) int64
+        Events of each window.
+    """
+    place = np.arange(len(values)) - (np.cumsum(counts) - counts)[window]
+    width, at = int(-(-counts.max() // LEAF)), place // LEAF
+    level = np.bincount(window * width + at, weights=values, minlength=len(counts) * width)
+    while width > 1:
+        owner, at = np.divmod(np.arange(len(level)), width)
+        width = -(-width // FAN)
+        level = np.bincount(owner * width + at // FAN, weights=level, minlength=len(counts) * width)
+    return np.asarray(level, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,15 +179,60 @@ class Readouts:
 
     def sum(self, names: Names = None, **choices: Any) -> Any:
         """Return the sum over each window."""
-        return self.reduce("sum", names, **choices)
+        return self._statistic("sum", names, choices)
 
     def mean(self, names: Names = None, **choices: Any) -> Any:
         """Return the mean over each window."""
-        return self.reduce("mean", names, **choices)
+        return self._statistic("mean", names, choices)
 
     def count(self, names: Names = None, **choices: Any) -> Any:
         """Return how many events of each window have the detectors."""
-        return self.reduce("count", names, **choices)
+        return self._statistic("count", names, choices)
+
+    def _statistic(self, what: str, names: Names, choices: dict[str, Any]) -> Any:
+        """Reduce; one floating-point number per event at once, instead of a task for each window."""
+        if not choices and isinstance(names, str) and (column := self._column(names)) is not None:
+            return self._of_column(what, names, *column)
+        return self.reduce(what, names, **choices)
+
+    def _column(self, name: str) -> tuple[npt.NDArray[np.float64], Ints] | None:
+        """Return a scalar field of the events that have it, and their windows; None if it is none.
+
+        Also None where a window has nothing, or a value is NaN: `Run.reduce` knows what these mean.
+        """
+        chosen = chosen_fields(self.view, name)
+        (detector, fields) = next(iter(chosen.items()))
+        entry = self.view.entries[detector]
+        if (
+            len(chosen) > 1
+            or len(fields) > 1
+            or "." not in name
+            or not self.view.exists(entry.channels[fields[0]])
+        ):
+            return None
+        lazy = self.view.arrays(entry, fields[0]).get(fields[0])
+        if not isinstance(lazy, FrameArray) or lazy.dims != ("time",) or lazy.dtype.kind != "f":
+            return None
+        there = any_panel(lazy.target.reader().present(self.view.choice.numbers)) & (self.window >= 0)
+        values, window = np.asarray(lazy[...], np.float64)[there], self.window[there]
+        full = np.bincount(window, minlength=len(self)).all() and np.isfinite(values).all()
+        return (values, window) if full else None
+
+    def _of_column(self, what: str, name: str, values: npt.NDArray[np.float64], window: Ints) -> xr.DataArray:
+        import xarray as xr
+
+        counts = np.bincount(window, minlength=len(self))
+        found = counts if what == "count" else leaf_sums(values, window, counts)
+        found = found / counts if what == "mean" else found
+        ((detector, (field,)),) = chosen_fields(self.view, name).items()
+        entry = self.view.entries[detector]
+        attrs = field_attrs(self.view, entry, entry.channels[field]) | {"reduction": what}
+        coords = {
+            "readout": self.view.time[self.positions],
+            "complete": ("readout", self.complete),
+            f"{detector}_events": ("readout", counts, {"long_name": "events that went in"}),
+        }
+        return xr.DataArray(found, coords, ("readout",), name=f"{detector}_{field}", attrs=attrs)
 
     def lists(self, names: Names) -> dict[str, list[xr.DataArray]]:
         """Return the values of each window, of the events that have the detector.

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,18 @@ def test_sums_means_and_counts_are_those_of_numpy(run, truth, which):
         assert counts.values[k] == len(values)
         images = np.sum([truth.value("cam", "arrayRaw", e) for e in window], axis=0, dtype=np.int64)
         np.testing.assert_array_equal(frames.values[k].squeeze(), images.squeeze())
+
+
+@pytest.mark.parametrize("size", [7, 16, 17, 300, 2100])
+def test_scalars_have_the_bits_of_a_reduction(tmp_path, size):
+    detectors = (Detector(name="gmd", kind="gmd"), Detector(name="andor", kind="gmd", every=size, stream=1))
+    missing = (Missing(events=tuple(range(0, 2500, 9)), detector="gmd"),)
+    spec = RunSpec(events=2500, rate=1000.0, detectors=detectors, missing=missing, slow_every=1000)
+    simulate.write(spec, tmp_path)
+    windows = psana_dask.open(tmp_path).group_by_readout("andor", "after")
+    for what in ("sum", "mean", "count"):
+        quick = getattr(windows, what)("gmd.milliJoulesPerPulse")
+        xr.testing.assert_identical(quick, windows.reduce(what, "gmd.milliJoulesPerPulse"))
 
 
 def test_lists_leave_out_what_is_missing(run, truth):
