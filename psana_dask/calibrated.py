@@ -189,13 +189,21 @@ class ImageArray(EventArray):
         return np.flatnonzero(self._tables.touched(rows, cols)[self._slots])
 
     def _assemble(self, positions: Ints, panels: Ints, out: Array) -> None:
-        frames = np.zeros((len(positions), *self._tables.panels), self._frames.dtype)
-        present = np.zeros((len(positions), self._tables.panels[0]), bool)
-        if len(panels):
-            events = self.target.choice.numbers[positions]
-            frames[:, self._slots[panels]] = self._panels(positions, panels)
-            present[:, self._slots[panels]] = self.target.reader().present(events)[:, panels]
+        frames, present = self._placed(positions, panels)
         assembly.apply(frames, self._tables, out, present=present, fill=self._fill)
+
+    def _placed(self, positions: Ints, panels: Ints) -> tuple[Array, Bools]:
+        """Return (event, panel, row, col) and (event, panel) with panels at their places in the geometry."""
+        slots, events = self._slots[panels], self.target.choice.numbers[positions]
+        count = self._tables.panels[0]
+        if np.array_equal(slots, np.arange(count)):
+            return self._panels(positions, panels), self.target.reader().present(events)
+        frames = np.zeros((len(positions), *self._tables.panels), self._frames.dtype)
+        present = np.zeros((len(positions), count), bool)
+        if len(panels):
+            frames[:, slots] = self._panels(positions, panels)
+            present[:, slots] = self.target.reader().present(events)[:, panels]
+        return frames, present
 
     def _panels(self, positions: Ints, panels: Ints) -> Array:
         if self._frames.ndim == 3:
