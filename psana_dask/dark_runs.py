@@ -109,7 +109,11 @@ class Dark:
         about = {"detector": self.detector, "runs": begin, "origin": origin, "comment": f"dark of run {runs}"}
         if not self.row.multigain:
             return self.stages[0].constants(**about)
-        return stack_ranges(self.stages, self.row, self._previous(missing or self.missing), **about)
+        stacked = stack_ranges(self.stages, self.row, self._previous(missing or self.missing), **about)
+        if self.panels is not None:
+            return stacked
+        # psana wants an axis of panels also where there is one
+        return {k: replace(c, value=np.asarray(c.value)[:, None]) for k, c in stacked.items()}
 
     def _previous(self, missing: str) -> Mapping[str, Constants] | None:
         if missing == "error":
@@ -117,7 +121,9 @@ class Dark:
         kinds = list(next(iter(self.stages.values())).constants())
         if missing == "in force":
             known = self.in_force.constants([k for k in kinds if k in self.in_force])
-            return {k: self._neutral(k) for k in ("pixel_max", "pixel_min")} | known
+            shape = next(iter(self.stages.values())).pedestals.shape
+            fitting = {k: replace(c, value=np.asarray(c.value).reshape(-1, *shape)) for k, c in known.items()}
+            return {k: self._neutral(k) for k in ("pixel_max", "pixel_min")} | fitting
         if missing == "neutral":
             return {kind: self._neutral(kind) for kind in kinds}
         raise ValueError(f'missing={missing!r}: use "error", "in force" or "neutral"')

@@ -149,7 +149,8 @@ class StoreNames:
     def of(cls, entry: Entry) -> StoreNames:
         """Return the names of a detector."""
         long_name = "_".join([entry.det_type, *entry.det_ids])
-        return cls(tuple(dict.fromkeys((entry.alias, *entry.spellings(), long_name))), long_name)
+        first = entry.source if ":" in entry.source else entry.alias  # LCLS-1 stores know sources only
+        return cls(tuple(dict.fromkeys((first, entry.alias, *entry.spellings(), long_name))), long_name)
 
     def within(self, store: ConstantsStore) -> str:
         """Return the name that one store uses."""

@@ -212,7 +212,22 @@ def test_an_epix10ka_scan_is_told_apart_by_its_settings(tmp_path):
     accumulator.push(frames)
     wanted = guarded(accumulator.result().pedestals, accumulator.state()[1])
     np.testing.assert_array_equal(found.stages[0].pedestals, wanted)
-    assert found.constants("neutral")["pedestals"].value.shape == (7, 352, 384)
+    assert found.constants("neutral")["pedestals"].value.shape == (7, 1, 352, 384)
+    deploy(found.constants("neutral"), tmp_path / "calib", runs=1)
+    again = dark(run.isel(slice(4, 8)), "epix", against=tmp_path / "calib").constants("in force")
+    np.testing.assert_array_equal(again["pedestals"].value, found.constants("neutral")["pedestals"].value)
+
+
+def test_darks_of_lcls1_lie_where_psana_looks(tmp_path):
+    detectors = (Detector(name="front", kind="epix100a"),)
+    simulate.write(RunSpec(events=3, detectors=detectors, format="xtc", number=5), tmp_path / "xtc")
+    run = psana_dask.open(tmp_path / "xtc")
+    found = dark(run, "front")
+    assert found.stages[0].frames == 3
+    [done] = deploy(found, tmp_path / "calib", kinds=["pedestals"])
+    assert str(done.path).endswith("calib/Epix100a::CalibV1/XppGon.0:Epix100a.0/pedestals/5-end.data")
+    again = psana_dask.open(tmp_path / "xtc").front
+    np.testing.assert_array_equal(again.pedestals.values, found.constants()["pedestals"].value)
 
 
 def test_mixed_ranges_are_refused(tmp_path):

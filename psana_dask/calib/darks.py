@@ -440,7 +440,7 @@ def _previous(
 ) -> NDArray[Any]:
     if previous is None or kind not in previous:
         raise ConstantsError(
-            f"gain range {row.decoding.ranges[k]} of {row.name} was not measured; give "
-            f"previous= constants that have its {kind}"
+            f"gain range {row.decoding.ranges[k]} of {row.name} was not measured; give previous= constants "
+            f"that have its {kind}, or missing='in force' or 'neutral' to the constants of a dark"
         )
     return np.asarray(previous[kind].value)[k]

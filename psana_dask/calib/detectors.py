@@ -169,8 +169,8 @@ def row_of_folder(path: str) -> Detector:
     at = next((i for i, part in enumerate(parts) if "::" in part), None)
     if at is None:
         return GENERIC
-    named = detector(parts[at + 1]) if at + 1 < len(parts) else GENERIC
-    return detector(parts[at].split("::")[0]) if named is GENERIC else named
+    source = parts[at + 1] if at + 1 < len(parts) else ""
+    return detector(source if ":" in source else parts[at].split("::")[0])
 
 
 def pixel_field(names: list[str] | tuple[str, ...], row: Detector = GENERIC) -> str | None:

@@ -105,7 +105,8 @@ LONGEST = 255
 
 def _expected_size(source: str) -> int | None:
     row = detector(source)
-    if not row.shape or 0 in row.shape:
+    is_source = ":" in source  # an alias may be called like another type
+    if not is_source or not row.shape or 0 in row.shape:
         return None
     return int(np.prod(row.shape)) * max(1, len(row.decoding.ranges))
 

@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from psana_dask.calib.constants import Constants, RunRange, checked
-from psana_dask.calib.detectors import GENERIC
 from psana_dask.calib.detectors import detector as detector_row
 from psana_dask.calib.directory import CalibDirectory, check_fit, source_folder
 from psana_dask.calib.store import Difference, Listed, Lookup, difference
@@ -132,8 +131,8 @@ class LocalStore:
         if not source or source.startswith(".") or re.search(r"[/\\\0]", source + kind):
             raise ConstantsError(f"cannot make a folder for detector {detector!r} and kind {kind!r}")
         existing = self._reader.folder(source)
-        row = detector_row(source)
-        new = Path(self.path) / (group if group and row is GENERIC else row.group) / source
+        named = group if group and ":" not in source else detector_row(source).group
+        new = Path(self.path) / named / source
         return (existing or new) / kind
 
     def deploy(

@@ -101,7 +101,7 @@ def test_the_science_tower_loads_no_dask_and_no_files():
 @pytest.mark.parametrize(("path", "name"), [
     ("calib/CsPad::CalibV1/XppGon.0:Cspad.0/pedestals/1-end.data", "Cspad"),
     ("/a/Jungfrau::CalibV1/jf/pedestals/1-end.data", "Jungfrau"),
-    ("Camera::CalibV1/opal/pedestals/1-end.data", "Opal"), ("Camera::CalibV1/odd", "generic"),
+    ("Camera::CalibV1/Xpp.0:Opal1000.0/x", "Opal1000"), ("Camera::CalibV1/odd", "generic"),
     ("cdb_tst/jungfrau_000001/5f", "generic"),
 ])
 def test_folders_say_what_detector_it_is(path, name):
