@@ -80,15 +80,24 @@ FRAMES = ("saturated", "dead", "hot", "sampled")
 
 
 def _presence(run: Run, name: str) -> dict[str, float]:
-    detector = run.detectors[name]
-    there = np.asarray(detector.present.values, bool)
-    damaged = np.asarray(detector.damage.values) != 0
+    there = _there(run, name)
+    damaged = np.zeros(len(there), bool)
+    if there.any():
+        damaged = np.asarray(run.detectors[name].damage.values) != 0
     return {
         "present": float(there.mean()) if len(there) else np.nan,
         "missing": int((~there).sum()),
         "damaged": int(damaged.reshape(len(there), -1).any(axis=1).sum()) if len(there) else 0,
         "longest_absence": longest(~there),
     }
+
+
+def _there(run: Run, name: str) -> Bools:
+    """Return which events have a detector; one that is declared alone has none."""
+    try:
+        return np.asarray(run.detectors[name].present.values, bool)
+    except KeyError:
+        return np.zeros(len(run), bool)
 
 
 def longest(flags: Bools) -> int:
@@ -126,12 +135,12 @@ def _frames(run: Run, name: str, sample: int) -> dict[str, float]:
     """Judge a sample of the raw frames of a detector."""
     nothing = dict.fromkeys(FRAMES, np.nan)
     detector = run.detectors[name]
-    if sample < 1 or "raw" not in detector.fields:
+    there = np.flatnonzero(_there(run, name))
+    if sample < 1 or "raw" not in detector.fields or not len(there):
         return nothing
     raw = detector.field("raw")
     if not isinstance(raw, xr.DataArray) or raw.dims[-2:] != ("row", "col"):
         return nothing
-    there = np.flatnonzero(detector.present.values)
     if len(there) < 2:
         return {**nothing, "sampled": len(there)}
     chosen = there[np.unique(np.linspace(0, len(there) - 1, sample).astype(int))]
@@ -173,13 +182,13 @@ def _beam(run: Run, dropped: Bools | None) -> xr.Dataset:
     """Return statistics of every field that is one number per event, and what dropped shots do to it."""
     names, columns = [], []
     for name, detector in run.detectors.items():
-        for field in detector.fields:
+        there = _there(run, name)
+        for field in detector.fields if there.any() else ():
             try:
                 array = detector.field(field)
             except NameNotFound:  # declared, and in no event
                 continue
             if isinstance(array, xr.DataArray) and array.dims == ("time",) and array.dtype.kind == "f":
-                there = np.asarray(detector.present.values, bool)
                 names.append(f"{name}_{field}")
                 columns.append(np.where(there, np.asarray(array.values, np.float64), np.nan))
     levels = np.array([dropped_levels(c, dropped) for c in columns]).reshape(-1, len(SHIFTS))

@@ -39,8 +39,12 @@ def run(tmp_path_factory):
             Detector(name="cam", kind="camera", shape=(20, 30), algorithms=(camera,), stream=1),
             Detector(name="early", kind="gmd", algorithms=(beam(-1),)),
             Detector(name="sound", kind="gmd", algorithms=(beam(0),)),
+            Detector(name="silent", kind="gmd"),
         ),
-        missing=(Missing(events=(11, 12, 13), detector="cam"),),
+        missing=(
+            Missing(events=(11, 12, 13), detector="cam"),
+            Missing(events=tuple(range(EVENTS)), detector="silent"),
+        ),
         damage=(Damage(events=(20,), detector="cam"),),
     )
     return psana_dask.open(simulate.write(spec, tmp_path_factory.mktemp("odd")).folder)
@@ -58,6 +62,9 @@ def test_what_is_missing_is_counted(found):
     assert cam["longest_absence"] == 3
     assert cam["present"] == pytest.approx(56 / 60)
     assert found.sel(detector="sound")["present"] == 1
+    silent = found.sel(detector="silent")  # declared, and in no event
+    assert (silent["present"], silent["missing"], silent["longest_absence"]) == (0, EVENTS, EVENTS)
+    assert not any("silent" in name for name in found["scalar"].values)
 
 
 def test_pixels_are_judged(found):
