@@ -203,6 +203,12 @@ def _not_found(view: View, keys: EventKeys, which: int, ordered: Array) -> Event
     shown = f"timestamp {int(key[0])}" if keys.are_words else f"time {key[0]}"
     if keys.fiducials is not None and keys.fiducials[which] >= 0:
         shown += f" and fiducial {keys.fiducials[which]}"
+        known = view.recording.facts.get("fiducial", np.zeros(0, np.int32))
+        words = view.recording.events.timestamp[view.choice.numbers]
+        others = known[view.choice.numbers][words == key[0]] if len(known) else known
+        if len(others):
+            listed = ", ".join(map(str, others.tolist()))
+            return EventNotFound(f"no event with {shown}; those of that timestamp have the fiducial {listed}")
     found = int(ordered[nearest]) if keys.are_words else ordered[nearest]
     return EventNotFound(
         f"no event with {shown}; the nearest is {found}, {distance[nearest] / 1e9:.9f} s away "

@@ -175,7 +175,8 @@ def test_equal_clocks_go_by_fiducial_across_the_wrap(tmp_path, fiducials):
     assert run.problems.what.str.contains("moved by").tolist().count(True) == 2
     for k, fiducial in enumerate(expected):
         assert run.event((word >> 32, word & 0xFFFFFFFF, fiducial)).time.values == table.time.values[k]
-    with pytest.raises(EventNotFound, match="fiducial 77"):
+    listed = ", ".join(map(str, expected))
+    with pytest.raises(EventNotFound, match=f"77; those of that timestamp have the fiducial {listed}"):
         run.event((word >> 32, word & 0xFFFFFFFF, 77))
 
 
