@@ -52,7 +52,8 @@ def quality(
         event): ``mean``, ``std``, ``minimum``, ``maximum``, ``invalid`` (share that is not finite), and by
         ``shift`` the ``dropped_level``: its mean, relative to that of all events, so many events
         after a dropped shot. ``off_by`` is the shift where it is lowest, 0 in a sound run, NaN if it does
-        not respond to the beam. Attributes: events, rate, gaps, dropped shots, problems.
+        not respond to the beam. Attributes: events, rate (Hz), gaps, problems, ``dropped_shots`` (-1: the
+        run has no event codes).
 
     Examples
     --------
@@ -264,6 +265,8 @@ def findings(found: xr.Dataset) -> list[str]:
         said.append(f"{found.attrs['problems']} problems while reading (run.problems)")
     for name in found["detector"].values:
         row = found.sel(detector=name)
+        if row["present"] == 0:
+            said.append(f"{name} is declared, but in no event")
         if row["damaged"] > 0:
             said.append(f"{name}: {int(row['damaged'])} damaged events")
         if row["saturated"] > 1e-3:
@@ -280,6 +283,7 @@ def report(found: xr.Dataset) -> str:
     title = f"Quality of {found.attrs['experiment'] or 'a run'}"
     title += "" if found.attrs["run"] < 0 else f" run {found.attrs['run']}"
     facts = {k: v for k, v in found.attrs.items() if k not in ("experiment", "run")}
+    facts["dropped_shots"] = "no event codes" if facts["dropped_shots"] < 0 else facts["dropped_shots"]
     said = findings(found) or ["Nothing conspicuous."]
     by_detector = _table(found, "detector", (*PRESENCE, *FRAMES))
     by_scalar = _table(found, "scalar", (*STATISTICS, "off_by"))

@@ -65,6 +65,7 @@ def test_what_is_missing_is_counted(found):
     silent = found.sel(detector="silent")  # declared, and in no event
     assert (silent["present"], silent["missing"], silent["longest_absence"]) == (0, EVENTS, EVENTS)
     assert not any("silent" in name for name in found["scalar"].values)
+    assert "silent is declared, but in no event" in findings(found)
 
 
 def test_pixels_are_judged(found):
