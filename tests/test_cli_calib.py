@@ -1,6 +1,8 @@
 """``psana-dask calib`` and ``psana-dask dark``, run as a user runs them."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +68,7 @@ def test_show_says_why_and_draws(store, tmp_path):
 def test_get_and_diff(store, tmp_path):
     for name in ("got.npy", "got.data"):
         call("calib", "get", store, SOURCE, "pedestals", "--run", 10, "-o", tmp_path / name)
+        assert loaded("calib", "get", store, SOURCE, "pedestals", "-o", tmp_path / name)["runs"] == "10-end"
         same = loaded("calib", "diff", store, SOURCE, "pedestals", "--run", 10, "--file", tmp_path / name)
         assert same["changed"] == 0
     found = loaded("calib", "diff", store, SOURCE, "pedestals", "--run", 10, "--other-run", 20)
@@ -184,3 +187,30 @@ def test_show_draws_calibrated_panels_of_an_unknown_detector(tmp_path, monkeypat
     assert "odd_calib {'panel': 3, 'row': 20, 'col': 30}" in call("show", "xtc", "odd")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert "odd_calib" in call("show", "xtc", "odd", "-o", "again.png")
+
+
+# ---- the service --------------------------------------------------------------------------------
+_spec = importlib.util.spec_from_file_location("webdb", Path(__file__).parent / "calib/test_webdb.py")
+webdb = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(webdb)
+
+
+def test_the_service_is_a_store_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    service = webdb.Service()
+    service.add("cdb_tst", "det_000001", "pedestals", webdb.PEDS, run=3, run_end=7)
+    options = ("-e", "tst")
+    try:
+        rows = loaded("calib", "ls", service.url, *options)
+        assert [(r["detector"], r["kind"], r["runs"]) for r in rows] == [("det_000001", "pedestals", "3-7")]
+        known = loaded("calib", "show", service.url, "det_000001", "pedestals", "--run", 5, *options)
+        assert known["shape"] == list(webdb.PEDS.shape)
+        path = tmp_path / "peds.npy"
+        call("calib", "get", service.url, "det_000001", "pedestals", "--run", 5, "-o", path, *options)
+        assert np.array_equal(np.load(path), webdb.PEDS)
+        answer = call("calib", "show", service.url, "det_000001", "pedestals", "--run", 9, *options, status=1)
+        assert "none covers run 9" in answer
+        assert "validate a folder" in call("calib", "validate", service.url, status=1)
+    finally:
+        service.server.shutdown()
+        service.server.server_close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from psana_dask.calib.constants import Constants, kind_of
+from psana_dask.calib.constants import LAST_RUN, Constants, kind_of
 from psana_dask.calib.deploying import deploy as deploy_constants
 from psana_dask.calib.exchange import change, facts, load_constant, save_constant
 from psana_dask.calib.localstore import Deployment, LocalStore
@@ -26,7 +26,7 @@ from psana_dask.stores import named_store
 store_argument = click.argument("store")
 detector_argument = click.argument("detector")
 kind_argument = click.argument("kind")
-run_option = click.option("--run", type=int, required=True, help="Run number.")
+run_option = click.option("--run", type=int, default=LAST_RUN, help="Run number; by default runs to come.")
 experiment_option = click.option("-e", "--experiment", default="", help="For the LCLS-II service.")
 comment_option = click.option("--comment", default="", help="For the HISTORY of the store.")
 picture_option = click.option("-o", "--output", type=click.Path(dir_okay=False), help="Picture: .png, .pdf.")
@@ -121,11 +121,15 @@ def _draw(constant: Constants, output: str, title: str) -> None:
 @run_option
 @experiment_option
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help=".npy, or text.")
-def get(store: str, detector: str, kind: str, run: int, experiment: str, output: str) -> None:
+@json_option
+def get(
+    store: str, detector: str, kind: str, run: int, experiment: str, output: str, as_json: bool
+) -> None:
     """Write the constant in force to a file: .npy, or the text format of calib directories."""
     _, constant = _found(store, experiment, detector, kind, run)
     save_constant(constant, Path(output))
-    click.echo(f"{output}: {kind} of {detector}, runs {constant.runs}, from {constant.origin}")
+    text = f"{output}: {kind} of {detector}, runs {constant.runs}, from {constant.origin}"
+    _print({"output": output, **facts(constant)}, as_json, text)
 
 
 @calib.command()
