@@ -100,11 +100,24 @@ class DetectorCalibration:
 
     @cached_property
     def ranges(self) -> npt.NDArray[np.int8] | None:
-        """Gain ranges that the settings allow each pixel, (2, [panel,] row, col): ePix10ka family."""
+        """Gain ranges that the settings allow each pixel, (2, [panel,] row, col): ePix10ka family.
+
+        Those in force at the last event; a warning if they were others at the first.
+        """
         decoding = self.row.decoding
         if decoding.kind != "switched" or len(decoding.ranges) < 3:
             return None
-        return ranges_of(detector_config(self.view.recording, self.entry.alias))
+        first, last = (ranges_of(self._settings(at)) for at in (0, -1))
+        if first is not None and last is not None and not np.array_equal(first, last):
+            what = f"{self.entry.name}: its gain ranges change within these events; the last ones are used"
+            warnings.warn(f"{what}: select the events of one step", ConstantsWarning, stacklevel=4)
+        return last
+
+    def _settings(self, at: int) -> DetectorConfig:
+        """Return the settings at an event of the view, by position."""
+        numbers, recording = self.view.choice.numbers, self.view.recording
+        until = recording.events.time[numbers[at]].astype("M8[ns]") if len(numbers) else None
+        return detector_config(recording, self.entry.alias, until)
 
     @cached_property
     def gain_mask(self) -> npt.NDArray[np.float32] | None:
@@ -112,7 +125,7 @@ class DetectorCalibration:
         sections = {"Cspad": 8, "Cspad2x2": 2}.get(self.row.name)
         if self.xtc2 or sections is None:
             return None
-        config = detector_config(self.view.recording, self.entry.alias)
+        config = self._settings(-1)
         maps = [part for segment in sorted(config.segments) for part in _gain_maps(config[segment])]
         if not maps:
             return None
@@ -215,8 +228,9 @@ class DetectorCalibration:
         large = any(isinstance(v, np.ndarray) and v.nbytes > 1 << 16 for v in choices.values())
         if large or not is_small(self.view.calib if constants is None else constants):
             return None
-        total = self.view.choice.total
-        view = replace(self.view, choice=Choice.everything(total), kept=type(self.view.kept)())
+        events = self.view.choice
+        last = Choice(events.numbers[-1:], events.total)  # decides which settings are in force
+        view = replace(self.view, choice=last, kept=type(self.view.kept)())
         return partial(_tables_again, view, self.entry.name, constants, dict(choices))
 
     def _uncalibrated(self, policy: Policy, error: ConstantsNotFound) -> tuple[CalibratedArray, Attrs]:

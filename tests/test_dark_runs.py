@@ -9,7 +9,7 @@ from psana_dask.calib import dark, deploy, gain
 from psana_dask.calib.darks import DarkAccumulator, DarkSettings, guarded
 from psana_dask.calib.detectors import detector as detector_row
 from psana_dask.calib.localstore import LocalStore
-from psana_dask.errors import ConstantsError, MissingLibrary, NameNotFound
+from psana_dask.errors import ConstantsError, ConstantsWarning, MissingLibrary, NameNotFound
 from psana_dask.simulate import Algorithm, Config, Detector, Field, Missing, RunSpec
 
 EVENTS, PANELS = 60, 2
@@ -213,6 +213,11 @@ def test_an_epix10ka_scan_is_told_apart_by_its_settings(tmp_path):
     wanted = guarded(accumulator.result().pedestals, accumulator.state()[1])
     np.testing.assert_array_equal(found.stages[0].pedestals, wanted)
     assert found.constants("neutral")["pedestals"].value.shape == (7, 1, 352, 384)
+    for step, number in ((0, 0), (2, 2), (3, 3)):  # settings are those of the events
+        one = run.isel(slice(4 * step, 4 * step + 4)).epix
+        assert set(np.unique(one.gain_range.values)) == {number}
+    with pytest.warns(ConstantsWarning, match="gain ranges change within these events"):
+        run.epix.gain_range  # noqa: B018
     deploy(found.constants("neutral"), tmp_path / "calib", runs=1)
     again = dark(run.isel(slice(4, 8)), "epix", against=tmp_path / "calib").constants("in force")
     np.testing.assert_array_equal(again["pedestals"].value, found.constants("neutral")["pedestals"].value)
