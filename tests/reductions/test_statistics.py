@@ -83,10 +83,10 @@ def reference(run, name, which="mean", **choices):
 
 
 @pytest.mark.parametrize("name", ["wild.raw", "cam.raw", "jf.calib"])
-@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("level", [0, 1])
 @pytest.mark.parametrize("block", [1, 1 << 12, 1 << 30])
 def test_bits_do_not_depend_on_tasks_or_blocks(run, monkeypatch, name, level, block):
-    expected = {which: reference(run, name, which) for which in ("mean", "var", "sum")}
+    expected = {which: reference(run, name, which) for which in ("mean", "var")}
     monkeypatch.setattr(compute, "task_level", lambda events, nbytes: level)
     monkeypatch.setattr(compute, "even_pieces", lambda events, nbytes: 16 * 3**level)
     monkeypatch.setattr(tiles, "BLOCK_BYTES", block)
