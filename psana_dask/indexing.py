@@ -1,4 +1,4 @@
-"""Orthogonal indexing: one slice, integer or integer array for each dimension."""
+"""Orthogonal indexing: one slice, integer or integer array for each dimension; tables as labelled arrays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import Any
 import numpy as np
 
 Key = tuple[Any, ...]
+
+
+def labelled(values: Any) -> Any:
+    """Return a Series (pandas or Dask) on times as a DataArray on ``time``; anything else as it is."""
+    if not (hasattr(values, "to_frame") and hasattr(values, "index")):
+        return values
+    series = values.compute() if hasattr(values, "dask") else values
+    on_time = getattr(series.index.dtype, "kind", "O") == "M"
+    return series.rename_axis("time").to_xarray() if on_time else series.to_numpy()
 
 
 def full_key(key: Any, ndim: int) -> Key:

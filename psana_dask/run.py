@@ -20,6 +20,7 @@ from psana_dask.dataset import Names, View, event_coords, event_facts, run_attrs
 from psana_dask.detector import Detector
 from psana_dask.errors import DroppedWarning, NameNotFound, suggestion
 from psana_dask.evr import CodeCondition, Evr
+from psana_dask.indexing import labelled
 from psana_dask.keys import parse_keys, times
 from psana_dask.model import Problem
 from psana_dask.pipeline import SCALAR_CHUNK, Choice, catalog_of
@@ -207,7 +208,7 @@ class Run:
 
     @property
     def archiver(self) -> ArchiveRange:
-        """EPICS variables from the archiver (``$PSANA_DASK_ARCHIVER``) during the run: ``run.archiver["PV"]``."""
+        """EPICS variables from the archiver ``$PSANA_DASK_ARCHIVER``: ``run.archiver["PV"]``."""
         from psana_dask.archive import ArchiveRange, archiver
 
         return ArchiveRange(archiver(), self.start, self.stop, self._view.time)
@@ -266,6 +267,7 @@ class Run:
             ``run.evr.has(90, -162)``; a boolean array or DataArray (aligned on time); event
             keys in any form; a slice of positions or of times.
         """
+        wanted = labelled(wanted)
         chosen = positions(self._view, wanted)
         return self._chosen(chosen, _words(wanted))
 

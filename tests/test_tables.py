@@ -157,3 +157,19 @@ def test_a_choice_travels_in_few_bytes(numbers, most):
     assert len(sent) <= most
     assert np.array_equal(pickle.loads(sent).numbers, numbers)
     assert pickle.loads(sent).total == 1_000_000
+
+
+def test_a_column_selects_and_bins(rich_run):
+    table = rich_run.dataframe("gmd", join="outer")
+    column = table.gmd_milliJoulesPerPulse
+    values = column.compute()
+    above = values > values.median()
+    known = rich_run.select(above.to_numpy())
+    for mask in (above, column > values.median(), above.sample(frac=1, random_state=1)):
+        found = rich_run.select(mask)  # aligned on time, whatever the order
+        np.testing.assert_array_equal(found.events.time, known.events.time)
+        assert "mask gmd_milliJoulesPerPulse" in repr(found)
+        mean = rich_run.mean("gmd.milliJoulesPerPulse", mask=mask)
+        assert float(mean) == float(known.mean("gmd.milliJoulesPerPulse"))
+        both = rich_run.mean("gmd.milliJoulesPerPulse", by=mask)
+        assert float(both[1]) == float(mean)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from psana_dask.dataset import Names, View, run_attrs
 from psana_dask.reductions import compute, tasks
+from psana_dask.indexing import labelled
 from psana_dask.reductions.groups import By, Condition, Groups, event_values, given_values, groups_of
 from psana_dask.reductions.leaves import span
 from psana_dask.reductions.quantities import Quantity, quantities
@@ -246,6 +247,7 @@ class Job:
 # ---- masks and weights --------------------------------------------------------------------------
 def is_of_pixels(view: View, mask: Any) -> bool:
     """Tell whether a mask is one of pixels, not of events."""
+    mask = labelled(mask)
     if isinstance(mask, Condition) or hasattr(mask, "mask"):
         return False
     dims = getattr(mask, "dims", None)
@@ -254,6 +256,7 @@ def is_of_pixels(view: View, mask: Any) -> bool:
 
 def event_mask(view: View, mask: Any) -> Bools:
     """Return which events of a view count."""
+    mask = labelled(mask)
     values = mask.mask(view) if hasattr(mask, "mask") else given_values(view, mask)[1]
     return np.asarray(values) != 0
 

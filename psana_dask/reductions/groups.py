@@ -18,6 +18,7 @@ from psana_dask.catalog import Entry
 from psana_dask.dataset import View, field_of
 from psana_dask.errors import NameNotFound
 from psana_dask.fields import any_panel
+from psana_dask.indexing import labelled
 from psana_dask.pipeline import FrameArray, catalog_of
 from psana_dask.slow import Epics, steps_of
 
@@ -140,6 +141,7 @@ def _is_binned(by: tuple[Any, ...]) -> bool:
 
 
 def _axis(view: View, spec: Any, name: str | None) -> Axis:
+    spec = labelled(spec)
     if isinstance(spec, tuple) and _is_binned(spec):
         return _binned(view, spec[0], spec[1], name)
     if isinstance(spec, str) and spec == "step":
@@ -209,6 +211,7 @@ def _values(view: View, what: Any) -> tuple[str, NDArray[Any]]:
     """Return the name and the values, (event,), of what events are binned by."""
     if isinstance(what, str):
         return what.rpartition(".")[2] if "." in what else what, event_values(view, what)
+    what = labelled(what)
     if isinstance(what, Condition):
         return str(what), what.mask(view)
     return given_values(view, what)
