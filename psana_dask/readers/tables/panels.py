@@ -113,7 +113,7 @@ def _check_alike(record: Record, heads: Bytes) -> None:
 def _cspad_table(record: Record, cfg: View | None, events: int, read: ReadHeads) -> PanelTable:
     starts, everyone = np.full((events, 32), -1, np.int64), np.arange(events)
     size = 2 * 185 * 388
-    for quad, sections, at, _ in _quads(record, cfg, events, read):
+    for quad, sections, at, _ in _quads(record, cfg, events, read, 4, 4):
         first = at + QUAD_HEAD
         for section in range(8):
             there = sections >> section & 1 == 1
@@ -134,18 +134,21 @@ def quad_heads(record: Record, cfg: View | None, events: int, read: ReadHeads) -
     record, cfg, events, read
         As for `panel_table`.
     """
-    found = [head for *_, head in _quads(record, cfg, events, read)]
+    found = [head for *_, head in _quads(record, cfg, events, read, 0, QUAD_HEAD)]
     return np.stack(found, axis=1) if found else np.zeros((events, 0, QUAD_HEAD), np.uint8)
 
 
 def _quads(
-    record: Record, cfg: View | None, events: int, read: ReadHeads
+    record: Record, cfg: View | None, events: int, read: ReadHeads, first: int, size: int
 ) -> Iterator[tuple[Ints, Ints, Ints, Bytes]]:
-    """Yield for each quad stored: its number, its section mask, its first byte and its head, per event."""
+    """Yield for each quad stored its number, section mask, first byte and a piece of its head, per event.
+
+    The piece is `size` bytes from byte `first` on; byte 7 must be in it.
+    """
     at = np.zeros(events, np.int64)
     for _ in range(resolve(View(record, _NO_BYTES, 0, _UNKNOWN_SIZE, cfg), "cfg.num_quads")):
-        head = read(at, QUAD_HEAD)
-        quad = head[:, 7].astype(np.int64) & 3
+        head = read(at + first, size)
+        quad = head[:, 7 - first].astype(np.int64) & 3
         sections = _section_masks(record, cfg)[quad]
         yield quad, sections, at, head
         stored = sum(sections >> section & 1 for section in range(8))
