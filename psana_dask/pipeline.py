@@ -180,6 +180,11 @@ def _memory(recording: Recording) -> dict[Any, Any]:
     return recording.__dict__.setdefault("_memory", {})
 
 
+def forget_worked_out(recording: Recording) -> None:
+    """Drop the catalog and the readers of a recording; they are made again when they are wanted."""
+    recording.__dict__.pop("_memory", None)
+
+
 def _channel(recording: Recording, wanted: tuple[str, str, str]) -> Channel:
     for entry in catalog_of(recording).detectors.values():
         for channel in entry.channels.values():

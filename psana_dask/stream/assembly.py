@@ -8,7 +8,7 @@ Contract: tests/stream/test_assembly.py.
 
 from __future__ import annotations
 
-import gc
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ import numpy as np
 from psana_dask.files import RunFiles, StreamFiles
 from psana_dask.growing import GrowingRun
 from psana_dask.model import Service, StreamIndex
-from psana_dask.pipeline import Choice
+from psana_dask.pipeline import Choice, forget_worked_out
 from psana_dask.recording import Recording
 from psana_dask.sources import FileSource, read_bytes
 from psana_dask.stream.datagrams import HEADERS, Data, Dgram
@@ -105,6 +105,7 @@ class Assembly:
         self._form, self._experiment = form, experiment
         self._heads: dict[int, Head] = {}
         self._memory = Memory(form, experiment)
+        self._issued: deque[Recording] = deque()
 
     def transition(self, dgrams: Sequence[Dgram]) -> None:
         """Take transitions; a new run or configuration begins new memory."""
@@ -136,9 +137,20 @@ class Assembly:
         recording = memory.run.recording()
         if recording is None:
             return None
+        self._forget_older(recording)
         total, first = len(recording.events), memory.done
         memory.done = total
         return recording, Choice(np.arange(first, total), total)
+
+    def _forget_older(self, newest: Recording | None) -> None:
+        """Forget what was worked out for earlier recordings: it refers to them, and would keep them.
+
+        Who still looks at one works it out again.
+        """
+        while len(self._issued) > (0 if newest is None else 1):
+            forget_worked_out(self._issued.popleft())
+        if newest is not None:
+            self._issued.append(newest)
 
     def _take_over(self, *, context: bool) -> None:
         """Begin new memory with the transitions in force, and with examples of what events hold."""
@@ -151,8 +163,7 @@ class Assembly:
         if self._memory.size:
             self._memory.index()
         self._memory.done = self._memory.run.counts.events
-        del old
-        gc.collect()  # recordings and their readers know each other: their memory goes now
+        self._forget_older(None)
 
 
 def _examples(run: GrowingRun) -> dict[int, list[bytes]]:
