@@ -1,12 +1,8 @@
-"""NeXus files against the rules of NXmx, NXdetector_module and NXtransformations, and against punx.
+"""NeXus files against the rules of NXmx, NXdetector_module and NXtransformations.
 
 The rules are those of https://manual.nexusformat.org (NXmx application definition, NXtransformations
 base class); the check reads the file with h5py alone.
 """
-
-import os
-import subprocess
-import sys
 
 import h5py
 import numpy as np
@@ -121,24 +117,6 @@ def test_modules_cover_the_data_once(file):
         assert fast[()] == pytest.approx(detector["x_pixel_size"][()], rel=1e-9)
         assert slow[()] == pytest.approx(detector["y_pixel_size"][()], rel=1e-9)
     assert (seen == 1).all()
-
-
-@pytest.mark.parametrize("name", ["jungfrau4m", "cspad"])
-def test_punx_finds_no_error(name, tmp_path):
-    pytest.importorskip("punx")
-    pytest.importorskip("PyQt5")
-    path = tmp_path / "detector.nxs"
-    geometry.save(geometry.default_geometry(name), path, wavelength=1.3, **RUN)
-    place = {"XDG_CONFIG_HOME": str(tmp_path), "QT_QPA_PLATFORM": "offscreen"}
-    command = [sys.executable, "-m", "punx.main", "validate", "--report", "ERROR,WARN", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | place, check=False)
-    counts = {
-        words[0]: int(words[1])
-        for words in map(str.split, done.stdout.splitlines())
-        if len(words) > 2 and words[0] in ("OK", "WARN", "ERROR") and words[1].isdigit()
-    }
-    assert counts["OK"] > 500, done.stdout + done.stderr
-    assert (counts["ERROR"], counts["WARN"]) == (0, 0), done.stdout
 
 
 def test_a_geometry_without_a_run_leaves_out_what_it_does_not_know(tmp_path):
