@@ -34,6 +34,7 @@ STATUS_BITS = {
 }
 
 QUANTILE_TILE = 16384  # pixels whose frames are sorted at once
+SUM_TILE = 8192  # pixels taken through all frames of a block before moving on
 
 Counts = NDArray[np.uint16]
 
@@ -169,6 +170,53 @@ class Sums:
                     self.squares, self.below, self.above, self.smallest, self.largest, self.bad_code)
 
 
+# One loop for each sum: with more arrays in a loop LLVM does not vectorise it (see `gain`).
+@njit()
+def _add_inside(word: Counts, bits: int, low: Counts, high: Counts, inside: NDArray[np.int32]) -> None:
+    for p in range(word.size):
+        v = np.int32(word[p]) & np.int32(bits)
+        inside[p] += np.int32((v >= low[p]) & (v <= high[p]))
+
+
+@njit()
+def _add_total(word: Counts, bits: int, low: Counts, high: Counts, total: NDArray[np.int64]) -> None:
+    for p in range(word.size):
+        v = np.int32(word[p]) & np.int32(bits)
+        total[p] += v if (v >= low[p]) & (v <= high[p]) else np.int32(0)
+
+
+@njit()
+def _add_squares(word: Counts, bits: int, low: Counts, high: Counts, squares: NDArray[np.int64]) -> None:
+    for p in range(word.size):
+        v = np.int32(word[p]) & np.int32(bits)
+        kept = np.int64(v if (v >= low[p]) & (v <= high[p]) else np.int32(0))
+        squares[p] += kept * kept
+
+
+@njit()
+def _add_outside(
+    word: Counts, bits: int, lowest: int, highest: int, below: NDArray[np.int32], above: NDArray[np.int32]
+) -> None:
+    for p in range(word.size):
+        v = np.int32(word[p]) & np.int32(bits)
+        below[p] += np.int32(v < lowest)
+        above[p] += np.int32(v > highest)
+
+
+@njit()
+def _keep_extremes(word: Counts, bits: int, smallest: Counts, largest: Counts) -> None:
+    for p in range(word.size):
+        v = word[p] & np.uint16(bits)
+        smallest[p] = min(smallest[p], v)
+        largest[p] = max(largest[p], v)
+
+
+@njit()
+def _mark_bad_codes(word: Counts, bad_code: NDArray[np.uint8]) -> None:
+    for p in range(word.size):
+        bad_code[p] |= np.uint8(word[p] >> 14 == 2)
+
+
 @njit()
 def _add_frames(
     frames: Counts, low: Counts, high: Counts, bits: int, lowest: int, highest: int, jungfrau: bool,
@@ -176,22 +224,17 @@ def _add_frames(
     below: NDArray[np.int32], above: NDArray[np.int32], smallest: Counts, largest: Counts,
     bad_code: NDArray[np.uint8],
 ) -> None:
-    for lo in range(0, frames.shape[1], 8192):
-        hi = min(frames.shape[1], lo + 8192)
+    for lo in range(0, frames.shape[1], SUM_TILE):
+        hi = min(frames.shape[1], lo + SUM_TILE)
         for f in range(frames.shape[0]):
-            for p in range(lo, hi):
-                word = np.int64(frames[f, p])
-                v = word & bits
-                if low[p] <= v <= high[p]:
-                    inside[p] += 1
-                    total[p] += v
-                    squares[p] += v * v
-                below[p] += v < lowest
-                above[p] += v > highest
-                smallest[p] = min(smallest[p], v)
-                largest[p] = max(largest[p], v)
-                if jungfrau and word >> 14 == 2:
-                    bad_code[p] = 1
+            word = frames[f, lo:hi]
+            _add_inside(word, bits, low[lo:hi], high[lo:hi], inside[lo:hi])
+            _add_total(word, bits, low[lo:hi], high[lo:hi], total[lo:hi])
+            _add_squares(word, bits, low[lo:hi], high[lo:hi], squares[lo:hi])
+            _add_outside(word, bits, lowest, highest, below[lo:hi], above[lo:hi])
+            _keep_extremes(word, bits, smallest[lo:hi], largest[lo:hi])
+            if jungfrau:
+                _mark_bad_codes(word, bad_code[lo:hi])
 
 
 def _mean_and_rms(sums: Sums) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
