@@ -47,99 +47,28 @@ if TYPE_CHECKING:
         subtract_baseline,
     )
 
-_HOMES = {
-    **dict.fromkeys(
-        (
-            "Integrator",
-            "Profiles",
-            "integrate",
-            "prepare_azimuthal",
-        ),
-        "azimuthal",
-    ),
-    **dict.fromkeys(
-        (
-            "background_shapes",
-            "subtract_background",
-        ),
-        "background",
-    ),
-    **dict.fromkeys(("MultiTau",), "correlation"),
-    **dict.fromkeys(("find_droplets",), "droplets"),
-    **dict.fromkeys(("COLUMNS",), "groups"),
-    **dict.fromkeys(("lit_pixels",), "hits"),
-    **dict.fromkeys(
-        (
-            "HsdStreams",
-            "decode_hsd",
-        ),
-        "hsd",
-    ),
-    **dict.fromkeys(
-        (
-            "LocalFinder",
-            "Selection",
-            "prepare_adaptive",
-            "prepare_droplet",
-        ),
-        "localpeaks",
-    ),
-    **dict.fromkeys(
-        (
-            "Peaks",
-            "find_peaks",
-            "momentum",
-            "places",
-        ),
-        "peaks",
-    ),
-    **dict.fromkeys(("count_photons",), "photons"),
-    **dict.fromkeys(
-        (
-            "Positions",
-            "flat_positions",
-            "momentum_factor",
-            "pixel_positions",
-        ),
-        "positions",
-    ),
-    **dict.fromkeys(
-        (
-            "RadialFinder",
-            "prepare_radial",
-        ),
-        "radialpeaks",
-    ),
-    **dict.fromkeys(
-        (
-            "PhotonPeaks",
-            "fit_photon_peaks",
-        ),
-        "spectra",
-    ),
-    **dict.fromkeys(
-        (
-            "TimeEdges",
-            "find_time_edges",
-            "project",
-            "running_references",
-            "step_weights",
-            "time_of",
-        ),
-        "timetool",
-    ),
-    **dict.fromkeys(
-        (
-            "Edges",
-            "basis_of",
-            "find_edges",
-            "fit_basis",
-            "integrate_windows",
-            "subtract_baseline",
-        ),
-        "waveforms",
-    ),
+# fmt: off
+_MODULES: dict[str, tuple[str, ...]] = {
+    "azimuthal": ("Integrator", "Profiles", "integrate", "prepare_azimuthal"),
+    "background": ("background_shapes", "subtract_background"),
+    "correlation": ("MultiTau",),
+    "droplets": ("find_droplets",),
+    "groups": ("COLUMNS",),
+    "hits": ("lit_pixels",),
+    "hsd": ("HsdStreams", "decode_hsd"),
+    "localpeaks": ("LocalFinder", "Selection", "prepare_adaptive", "prepare_droplet"),
+    "peaks": ("Peaks", "find_peaks", "momentum", "places"),
+    "photons": ("count_photons",),
+    "positions": ("Positions", "flat_positions", "momentum_factor", "pixel_positions"),
+    "radialpeaks": ("RadialFinder", "prepare_radial"),
+    "spectra": ("PhotonPeaks", "fit_photon_peaks"),
+    "timetool": ("TimeEdges", "find_time_edges", "project", "running_references", "step_weights",
+        "time_of"),
+    "waveforms": ("Edges", "basis_of", "find_edges", "fit_basis", "integrate_windows",
+        "subtract_baseline"),
 }
+# fmt: on
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "COLUMNS", "Edges", "HsdStreams", "Integrator", "LocalFinder", "MultiTau", "Peaks", "PhotonPeaks",

@@ -21,59 +21,19 @@ if TYPE_CHECKING:
     from psana_dask.analysis.timetool import corrected_delay, project, time_edges, time_tool
     from psana_dask.analysis.waveforms import find_edges, fit_basis, integrate_windows, subtract_baseline
 
-_HOMES = {
-    **dict.fromkeys(("integrate",), "azimuthal"),
-    **dict.fromkeys(
-        (
-            "Cuts",
-            "apply_cuts",
-        ),
-        "cuts",
-    ),
-    **dict.fromkeys(("decode_hsd",), "hsd"),
-    **dict.fromkeys(
-        (
-            "find_peaks",
-            "lit_pixels",
-            "peak_table",
-            "write_cxi",
-        ),
-        "peaks",
-    ),
-    **dict.fromkeys(
-        (
-            "count_photons",
-            "find_droplets",
-        ),
-        "photons",
-    ),
-    **dict.fromkeys(
-        (
-            "autocorrelation",
-            "pump_probe",
-            "subtract_background",
-        ),
-        "statistics",
-    ),
-    **dict.fromkeys(
-        (
-            "corrected_delay",
-            "project",
-            "time_edges",
-            "time_tool",
-        ),
-        "timetool",
-    ),
-    **dict.fromkeys(
-        (
-            "find_edges",
-            "fit_basis",
-            "integrate_windows",
-            "subtract_baseline",
-        ),
-        "waveforms",
-    ),
+# fmt: off
+_MODULES: dict[str, tuple[str, ...]] = {
+    "azimuthal": ("integrate",),
+    "cuts": ("Cuts", "apply_cuts"),
+    "hsd": ("decode_hsd",),
+    "peaks": ("find_peaks", "lit_pixels", "peak_table", "write_cxi"),
+    "photons": ("count_photons", "find_droplets"),
+    "statistics": ("autocorrelation", "pump_probe", "subtract_background"),
+    "timetool": ("corrected_delay", "project", "time_edges", "time_tool"),
+    "waveforms": ("find_edges", "fit_basis", "integrate_windows", "subtract_baseline"),
 }
+# fmt: on
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Cuts", "apply_cuts", "autocorrelation", "corrected_delay", "count_photons", "decode_hsd",
