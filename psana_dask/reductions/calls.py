@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psana_dask.dataset import Names, View, run_attrs
-from psana_dask.reductions import compute, tasks
 from psana_dask.indexing import labelled
+from psana_dask.reductions import compute, tasks
 from psana_dask.reductions.groups import By, Condition, Groups, event_values, given_values, groups_of
 from psana_dask.reductions.leaves import span
 from psana_dask.reductions.quantities import Quantity, quantities
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Pieces = list[list[tasks.Piece]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,21 +224,41 @@ class Job:
 
     def calls(self, graph: compute.Tasks) -> list[Any]:
         """Add the tasks of each bin to a graph; None for a bin without events."""
-        work = self.request.work
+        work, everywhere = self.request.work, graph.shared(self.request.work)
+        together = work.together(len(self.events.bins))
         sizes = [len(numbers) for numbers in self.events.bins]
-        level = 0 if work.any_order else compute.task_level(sizes, work.frames.nbytes)
-        size = compute.even_pieces(sizes, work.frames.nbytes) if work.any_order else span(level)
-        everywhere, out = graph.shared(work), []
-        for k, numbers in enumerate(self.events.bins):
-            weights = None if self.events.weights is None else self.events.weights[k]
-            pieces = [
-                tasks.Piece(numbers[a : a + size], None if weights is None else weights[a : a + size])
-                for a in range(0, len(numbers), size)
-            ]
-            nodes = [graph.call(tasks.accumulate_piece, everywhere, piece, level + 1) for piece in pieces]
-            merge = partial(graph.call, tasks.merge_nodes)
-            out.append(graph.merged(nodes, merge) if nodes else None)
-        return out
+        shared = [max(sizes)] if together else sizes  # a task takes a piece of every bin, or of one
+        nbytes = work.frames.nbytes * (len(sizes) if together else 1)
+        level = 0 if work.any_order else compute.task_level(shared, nbytes)
+        size = compute.even_pieces(shared, nbytes) if work.any_order else span(level)
+        pieces = [self._pieces(k, size) for k in range(len(sizes))]
+        run = self._together if together else self._apart
+        nodes = run(graph, everywhere, pieces, level + 1)
+        merge = partial(graph.call, tasks.merge_nodes)
+        return [graph.merged(own, merge) if own else None for own in nodes]
+
+    def _pieces(self, which: int, size: int) -> list[tasks.Piece]:
+        """Return the events of a bin in pieces."""
+        numbers = self.events.bins[which]
+        weights = None if self.events.weights is None else self.events.weights[which]
+        return [
+            tasks.Piece(numbers[a : a + size], None if weights is None else weights[a : a + size])
+            for a in range(0, len(numbers), size)
+        ]
+
+    def _apart(self, graph: Any, work: Any, pieces: Pieces, levels: int) -> list[list[Any]]:
+        """Add a task for each piece of each bin: large frames are read one by one anyhow."""
+        return [[graph.call(tasks.accumulate_piece, work, p, levels) for p in own] for own in pieces]
+
+    def _together(self, graph: Any, work: Any, pieces: Pieces, levels: int) -> list[list[Any]]:
+        """Add tasks that take a piece of every bin: small values of all bins lie side by side in a file."""
+        nodes: list[list[Any]] = [[] for _ in pieces]
+        for number in range(max(map(len, pieces))):
+            bins = [k for k, own in enumerate(pieces) if number < len(own)]
+            task = graph.call(tasks.accumulate_bins, work, [pieces[k][number] for k in bins], levels)
+            for place, k in enumerate(bins):
+                nodes[k].append(graph.call(tasks.nodes_of, task, place))
+        return nodes
 
     def nothing(self) -> Nodes:
         """Return the nodes of no events."""

@@ -15,13 +15,18 @@ from psana_dask.calib.detectors import PLAIN, Decoding
 from psana_dask.reductions.exact import ExactNode, ExactSums, finished
 from psana_dask.reductions.extremes import Counts, ExtremeNode, Extremes, HistogramNode
 from psana_dask.reductions.moments import MomentNode, Moments
-from psana_dask.reductions.tiles import Frames
+from psana_dask.reductions.tiles import LARGE_BYTES, Frames
 
 FROM_SUMS = ("count", "sum", "mean", "var", "std")
 FROM_EXTREMES = ("min", "max")
 STATISTICS = FROM_SUMS + FROM_EXTREMES
 CUBE = ("count", "sum", "mean", "var")
 """What `run.reduce` gives of names when no statistic is named."""
+
+STATE_BYTES = 400
+"""About what the accumulators of one pixel take."""
+
+MOST_STATE_BYTES = 2**28
 
 Node = ExactNode | MomentNode | ExtremeNode | HistogramNode
 
@@ -119,6 +124,11 @@ class Work:
     def any_order(self) -> bool:
         """Whether everything is exact, so that any events may be added in any order."""
         return self.exact or not self.sums
+
+    def together(self, bins: int) -> bool:
+        """Tell whether one task should take events of all bins: values are small, and there is room."""
+        state = self.frames.panels * self.frames.pixels * STATE_BYTES
+        return bins > 1 and self.frames.nbytes < LARGE_BYTES and bins * state < MOST_STATE_BYTES
 
     @property
     def values(self) -> bool:

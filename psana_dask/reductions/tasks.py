@@ -6,7 +6,7 @@ Functions of this module are what runs on workers.  An error says which file and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from psana_dask.errors import PsanaError
 from psana_dask.recording import open_recording
 from psana_dask.reductions.statistics import Node, Work
-from psana_dask.reductions.tiles import Block, Buffers
+from psana_dask.reductions.tiles import Block, Buffers, Tile
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -93,6 +93,56 @@ def accumulate_piece(work: Work, piece: Piece, levels: int) -> Nodes:
         for accumulator in accumulators:
             accumulator.advance(len(block.events))
     return tuple(accumulator.node() for accumulator in accumulators)
+
+
+def accumulate_bins(work: Work, pieces: Sequence[Piece], levels: int) -> list[Nodes]:
+    """Return the nodes of pieces of several bins; their events are read once, in time order."""
+    events = np.concatenate([piece.events for piece in pieces])
+    owner = np.repeat(np.arange(len(pieces)), [len(piece.events) for piece in pieces])
+    weights = np.concatenate([np.ones(len(p.events)) if p.weights is None else p.weights for p in pieces])
+    order = np.argsort(events, kind="stable")
+    everything = Piece(events[order], weights[order])
+    bins, buffers = [_Bin(work.accumulators(levels)) for _ in pieces], Buffers()
+    for block, later in blocks(everything, work.frames.block):
+        here = owner[order[block.start : block.start + len(block.events)]]
+        members = [(bins[k], np.flatnonzero(here == k)) for k in np.unique(here).tolist()]
+        try:
+            for tile in work.frames.tiles(block, buffers, values=work.values, later=later):
+                for bin_, rows in members:
+                    bin_.push(tile, rows)
+        except PsanaError as error:
+            raise blamed(error, block.events, work) from error
+        for bin_, rows in members:
+            bin_.advance(len(rows))
+    return [tuple(accumulator.node() for accumulator in bin_.accumulators) for bin_ in bins]
+
+
+@dataclass(eq=False)
+class _Bin:
+    """The accumulators of one bin, and how many events they have had."""
+
+    accumulators: list[Any]
+    events: int = 0
+
+    def push(self, tile: Tile, rows: Ints) -> None:
+        """Add some rows of a tile."""
+        own = replace(
+            tile, raw=tile.raw[rows], values=None if tile.values is None else tile.values[rows],
+            use=tile.use[rows], weights=tile.weights[rows], start=self.events,
+        )  # fmt: skip
+        for accumulator in self.accumulators:
+            accumulator.push(own)
+
+    def advance(self, events: int) -> None:
+        """Note that all tiles of some events were pushed."""
+        self.events += events
+        for accumulator in self.accumulators:
+            accumulator.advance(events)
+
+
+def nodes_of(bins: Sequence[Nodes], which: int) -> Nodes:
+    """Return the nodes of one of several bins."""
+    return bins[which]
 
 
 def blocks(piece: Piece, size: int) -> Iterator[tuple[Block, Ints | None]]:

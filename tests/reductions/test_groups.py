@@ -99,3 +99,27 @@ def test_a_cube_of_calibrated_frames_carries_its_constants(run, constants):
     frames = run.jf.calibrated(common_mode=None).astype("f8")
     by_hand = frames.groupby("step").mean()
     np.testing.assert_allclose(cube.jf_calib_mean, by_hand, rtol=1e-5, atol=1e-3)
+
+
+def test_small_values_of_all_bins_are_read_once(run, monkeypatch):
+    from psana_dask.fields import FrameReader
+
+    read = []
+    original = FrameReader.read_into
+
+    def counted(self, events, panels, rows, out):
+        if self.events.channel.detector == "wild":
+            read.append(len(events))
+        original(self, events, panels, rows, out)
+
+    monkeypatch.setattr(FrameReader, "read_into", counted)
+    bins = np.arange(300) % 10
+    together = run.reduce(["mean", "var", "max"], "wild.raw", by=(bins, np.arange(11) - 0.5))
+    assert sum(read) == 300
+    monkeypatch.setattr("psana_dask.reductions.statistics.LARGE_BYTES", 0)
+    apart = run.reduce(["mean", "var", "max"], "wild.raw", by=(bins, np.arange(11) - 0.5))
+    assert together.identical(apart)
+    weights = {"weights": "gmd.milliJoulesPerPulse"}
+    apart = run.mean("wild.raw", by=bins, **weights)
+    monkeypatch.undo()
+    assert run.mean("wild.raw", by=bins, **weights).identical(apart)
