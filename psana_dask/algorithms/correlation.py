@@ -52,6 +52,7 @@ class MultiTau:
         self._shape = np.shape(regions)
         self._channels, self._levels = channels, levels
         self._kept = np.zeros((levels, channels, len(self._pixels)))  # the last frames of each level
+        self._whole = np.zeros((levels, channels + 1), bool)  # which are whole; the last: the first of a pair
         self._seen = np.zeros(levels, np.int64)
         self._half = np.zeros((levels, len(self._pixels)))  # the first frame of a pair
         self._sums = np.zeros((4, levels, channels, count))  # product, earlier, later, pairs of pixels
@@ -64,15 +65,11 @@ class MultiTau:
         return np.concatenate([first, *later])
 
     def push(self, frames: NDArray[Any]) -> None:
-        """Add events, (event, ...).
-
-        One with a NaN pixel in a region is passed over, as if it had not been: its neighbours then count
-        as one event apart.
-        """
+        """Add events, (event, ...); one with a NaN pixel in a region keeps its place and is in no pair."""
         flat = np.asarray(frames).reshape(-1, int(np.prod(self._shape)))
         chosen = np.ascontiguousarray(flat[:, self._pixels], np.float64)
-        whole = np.ascontiguousarray(chosen[np.isfinite(chosen).all(axis=1)])
-        _push(whole, self._region, self._kept, self._seen, self._half, self._sums)
+        whole = np.isfinite(chosen).all(axis=1)
+        _push(chosen, whole, self._region, self._kept, self._whole, self._seen, self._half, self._sums)
 
     def value(self) -> Floats:
         """Return g2 so far, (region, delay); NaN for delays that no pair of events has."""
@@ -84,18 +81,25 @@ class MultiTau:
 
 
 @njit()
-def _push(frames: Any, region: Any, kept: Any, seen: Any, half: Any, sums: Any) -> None:
+def _push(
+    frames: Any, good: Any, region: Any, kept: Any, whole: Any, seen: Any, half: Any, sums: Any
+) -> None:
     levels, channels, pixels = kept.shape
     frame = np.empty(pixels)
     for event in range(frames.shape[0]):
         frame[:] = frames[event]
+        fine = good[event]
         for level in range(levels):
             at = seen[level] % channels
             kept[level, at] = frame
+            whole[level, at] = fine
             seen[level] += 1
             first = 0 if level == 0 else channels // 2
             for lag in range(first, min(channels, seen[level])):
-                before = kept[level, (seen[level] - 1 - lag) % channels]
+                other = (seen[level] - 1 - lag) % channels
+                if not (fine and whole[level, other]):
+                    continue
+                before = kept[level, other]
                 for p in range(pixels):
                     k = region[p]
                     sums[0, level, lag, k] += before[p] * frame[p]
@@ -104,6 +108,8 @@ def _push(frames: Any, region: Any, kept: Any, seen: Any, half: Any, sums: Any) 
                     sums[3, level, lag, k] += 1.0
             if seen[level] % 2 == 1:
                 half[level] = frame
+                whole[level, channels] = fine
                 break
+            fine = fine and whole[level, channels]
             for p in range(pixels):
                 frame[p] = (frame[p] + half[level, p]) / 2

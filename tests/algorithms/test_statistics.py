@@ -28,6 +28,18 @@ def test_g2_equals_the_direct_sum():
             np.testing.assert_allclose(found[region, column], expected, rtol=1e-12)
 
 
+def test_an_event_that_is_not_whole_keeps_its_place():
+    frames = np.random.default_rng(9).gamma(2.0, 1.0, (20, 12))
+    frames[7, 3] = np.nan
+    tau = algorithms.MultiTau(np.zeros(12, int), channels=4, levels=2)
+    tau.push(frames)
+    good = np.isfinite(frames).all(axis=1)
+    for delay, found in zip(tau.delays[:4], tau.value()[0], strict=False):
+        pairs = [(t, t + delay) for t in range(20 - delay) if good[t] and good[t + delay]]
+        early, late = (frames[[p[k] for p in pairs]] for k in (0, 1))
+        np.testing.assert_allclose(found, (early * late).mean() / (early.mean() * late.mean()), rtol=1e-12)
+
+
 def test_g2_of_known_decay():
     """Speckle of amplitudes that forget exponentially: g2 = 1 + exp(-2 t / T)."""
     random = np.random.default_rng(1)
