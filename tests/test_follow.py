@@ -252,6 +252,7 @@ def test_a_batch_outlives_the_next_ones_and_the_renaming_of_its_file(replay, clo
     assert np.array_equal(lazy[name].values, want)
 
 
+@pytest.mark.parametrize("closed", ["xtc2"], indirect=True)  # the format makes no difference
 def test_a_batch_travels_to_another_process(replay, closed, elsewhere):
     replay.finish()
     run = next(iter(psana_dask.open(replay.folder, live=True).follow_runs(batch=6)))

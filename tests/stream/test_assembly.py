@@ -48,7 +48,7 @@ def same_values(got, want, name):
 @pytest.mark.filterwarnings("ignore:left out:psana_dask.errors.DroppedWarning")
 def test_everything_is_as_in_the_files(closed):
     whole, at = closed.dataset(chunks=None), 0
-    for run in batches(closed, 5):
+    for run in batches(closed, 12):
         part = run_dataset(run._view, None, None, None, absent_too=True)
         n = part.sizes["time"]
         assert np.array_equal(part.time.values, whole.time.values[at : at + n])
