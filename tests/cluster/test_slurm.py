@@ -46,7 +46,7 @@ def test_a_cancelled_job_changes_nothing_and_comes_back(slurm, large, small_task
         cluster.slurm(nodes=2, log_directory=str(tmp_path), **SMALL) as client,
         ThreadPoolExecutor(1) as pool,
     ):
-        client.wait_for_workers(4, timeout=60)
+        client.wait_for_workers(4, timeout=120)
         figures("slurm", seconds_until_four_workers=round(time.monotonic() - started, 1))
         settings = malloc_settings(3 * 2**30)
         for found in client.run(initial_environment).values():
@@ -54,15 +54,15 @@ def test_a_cancelled_job_changes_nothing_and_comes_back(slurm, large, small_task
         cancelled, kept = sorted(slurm.jobs())
 
         future = pool.submit(large.std, "jungfrau.raw")
-        slurm.until(lambda: finished(client), 60, "a finished task")
+        slurm.until(lambda: finished(client), 120, "a finished task")
         subprocess.run(["scancel", str(cancelled)], check=True)
         assert not future.done()
         lost = time.monotonic()
         found = future.result(timeout=120)
         assert found.values.tobytes() == serial.values.tobytes()
 
-        slurm.until(lambda: len(slurm.jobs()) == 2 and cancelled not in slurm.jobs(), 60, "two jobs again")
-        client.wait_for_workers(4, timeout=60)
+        slurm.until(lambda: len(slurm.jobs()) == 2 and cancelled not in slurm.jobs(), 120, "two jobs again")
+        client.wait_for_workers(4, timeout=120)
         figures("slurm", seconds_until_four_again=round(time.monotonic() - lost, 1))
         assert kept in slurm.jobs()
     slurm.until(lambda: not slurm.ask("squeue", "-h", "-t", "R,PD"), 30, "an empty queue after closing")
@@ -79,12 +79,12 @@ def test_workers_leave_before_their_job_is_killed_and_others_follow(slurm, tmp_p
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}),
         cluster.slurm(workers=1, log_directory=str(tmp_path), worker_extra_args=short, **SMALL) as client,
     ):
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=120)
         (first,) = slurm.jobs()
         kept = client.submit(sum, [1, 2])
         assert kept.result() == 3
-        slurm.until(lambda: slurm.jobs() and first not in slurm.jobs(), 60, "another job")
-        client.wait_for_workers(1, timeout=60)
+        slurm.until(lambda: slurm.jobs() and first not in slurm.jobs(), 120, "another job")
+        client.wait_for_workers(1, timeout=120)
         assert client.submit(os.getpid).result() > 0
 
 
