@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from distributed import Client
+from distributed import Client, Future
 from distributed.client import AllExit, no_default
 
 
@@ -28,6 +28,19 @@ class ClusterClient(Client):
         if name.startswith("_") or "cluster" not in vars(self) or self.cluster is None:
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
         return getattr(self.cluster, name)
+
+    def get(self, *args: Any, **options: Any) -> Any:
+        """Compute a graph; Ctrl-C takes its tasks back at once.
+
+        Dask takes them back when nobody refers to the results any more, which the traceback of the
+        interrupt does for as long as a notebook keeps it.
+        """
+        before = set(self.futures)
+        try:
+            return super().get(*args, **options)
+        except KeyboardInterrupt:
+            self.cancel([Future(key, self) for key in set(self.futures) - before], force=True)
+            raise
 
     def close(self, timeout: Any = no_default) -> Any:
         """Close the client and end the workers."""

@@ -1,5 +1,6 @@
 """A program that is interrupted while it computes; run by test_local.py."""
 
+import threading
 import time
 
 import dask
@@ -12,11 +13,18 @@ def slow(number):
     return number
 
 
+def say_when_it_runs(client):
+    while sum(map(len, client.who_has().values())) < 3:  # results are there
+        time.sleep(0.05)
+    print("computing", flush=True)
+
+
 def main():
     with cluster.local(2, threads=1) as client:
-        print("computing", flush=True)
+        watch = threading.Thread(target=say_when_it_runs, args=(client,), daemon=True)
+        watch.start()
         try:
-            dask.compute(*[dask.delayed(slow)(number) for number in range(10_000)])
+            dask.compute(*[dask.delayed(slow)(number) for number in range(2000)])
         except KeyboardInterrupt:
             started = time.monotonic()
             while any(client.processing().values()):
