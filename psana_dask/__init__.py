@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, simulate
-    from psana_dask.checks import quality
     from psana_dask.archive import archiver
+    from psana_dask.checks import quality
     from psana_dask.clocks import find_offset
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
     from psana_dask.opening import open_source as open
     from psana_dask.options import set_options
-    from psana_dask.reductions import reduce
     from psana_dask.progress import progress_bar
+    from psana_dask.reductions import reduce
     from psana_dask.run import Run
     from psana_dask.stream import open_stream
 
@@ -54,9 +54,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "errors", "export", "find_offset", "geometry", "list_runs", "open",
-    "open_run", "open_runs", "open_stream", "progress_bar", "quality", "reduce",
-    "set_options", "simulate", "times",
+    "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "errors", "export", "find_offset",
+    "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream", "progress_bar", "quality",
+    "reduce", "set_options", "simulate", "times",
 ]  # fmt: skip
 
 

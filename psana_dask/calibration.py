@@ -26,9 +26,10 @@ from psana_dask.calib.store import Lookups
 from psana_dask.calib.tables import Choices, Tables, common_mode_numbers, prepare, recorded
 from psana_dask.calibrated import CalibratedArray, CommonModeArray, GainRangeArray, digest_of
 from psana_dask.catalog import Entry
+from psana_dask.choice import Choice
 from psana_dask.dataset import View
 from psana_dask.errors import ConstantsError, ConstantsNotFound, ConstantsWarning, NameNotFound
-from psana_dask.pipeline import Choice, FrameArray
+from psana_dask.pipeline import FrameArray
 from psana_dask.settings import Config, DetectorConfig
 from psana_dask.slow import detector_config
 from psana_dask.stores import Calib, is_small, lookups_of

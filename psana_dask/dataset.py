@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.catalog import Channel, Entry
+from psana_dask.choice import Choice
 from psana_dask.errors import DroppedWarning, NameNotFound, suggestion
 from psana_dask.fields import FrameReader, any_panel
 from psana_dask.model import Kind
 from psana_dask.pipeline import (
-    Choice,
     DamageArray,
     FrameArray,
     LazyArray,

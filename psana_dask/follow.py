@@ -13,11 +13,11 @@ from functools import partial
 
 import numpy as np
 
+from psana_dask.choice import Choice
 from psana_dask.dataset import View
 from psana_dask.errors import StreamWarning
 from psana_dask.files import has_all_streams, refreshed
 from psana_dask.growing import GrowingRun
-from psana_dask.pipeline import Choice
 
 BATCH, TIMEOUT, POLL = 64, 120.0, 0.1
 

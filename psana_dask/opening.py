@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from psana_dask.choice import Choice
 from psana_dask.dataset import View
 from psana_dask.errors import FormatError, PartialRunWarning, RunNotFound, TruncatedError
 from psana_dask.files import RunFiles, find_run, find_runs, is_data_set, parse_data_set
-from psana_dask.pipeline import Choice, catalog_of
+from psana_dask.pipeline import catalog_of
 from psana_dask.recording import Recording, open_recording, run_numbers
 from psana_dask.run import Run
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View, chosen_fields, field_attrs, main_channel
 from psana_dask.errors import DroppedWarning, NameNotFound
 from psana_dask.fields import any_panel
 from psana_dask.follow import follow
-from psana_dask.pipeline import Choice, FrameArray, PresenceArray
+from psana_dask.pipeline import FrameArray, PresenceArray
 from psana_dask.reductions.leaves import FAN, LEAF
 
 if TYPE_CHECKING:

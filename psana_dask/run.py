@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View, event_coords, event_facts, run_attrs, run_dataset
 from psana_dask.detector import Detector
 from psana_dask.errors import DroppedWarning, NameNotFound, suggestion
@@ -23,7 +24,7 @@ from psana_dask.evr import CodeCondition, Evr
 from psana_dask.indexing import labelled
 from psana_dask.keys import parse_keys, times
 from psana_dask.model import Problem
-from psana_dask.pipeline import Choice, catalog_of
+from psana_dask.pipeline import catalog_of
 from psana_dask.recording import Recording
 from psana_dask.results import EventResults
 from psana_dask.selection import Condition, is_mask, key_positions, positions

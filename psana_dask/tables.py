@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View, chosen_fields, common_events, event_coords
 from psana_dask.errors import MissingLibrary, NameNotFound
 from psana_dask.evr import CodeCondition
 from psana_dask.files import RunFiles
 from psana_dask.model import Array
-from psana_dask.pipeline import SCALAR_CHUNK, Choice, LazyArray, PresenceArray
+from psana_dask.pipeline import SCALAR_CHUNK, LazyArray, PresenceArray
 from psana_dask.recording import open_recording
 from psana_dask.slow import Epics, steps_of
 

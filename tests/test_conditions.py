@@ -55,7 +55,7 @@ def test_nothing_else_is_understood(rich_run, text):
 
 
 def test_misses_name_what_is_near(rich_run):
-    with pytest.raises(NameNotFound, match="no detector .gdm.*"):
+    with pytest.raises(NameNotFound, match=r"no detector .gdm."):
         events_where(rich_run, "gdm.milliJoulesPerPulse > 0")
     with pytest.raises(NameNotFound, match=r"detector\.field"):
         events_where(rich_run, "energy > 0")

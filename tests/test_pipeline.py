@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import psana_dask
 from psana_dask import recording, simulate
+from psana_dask.choice import Choice
 from psana_dask.errors import ReadError
 from psana_dask.graph import dask_array
 from psana_dask.indexing import full_key
-from psana_dask.pipeline import Choice, DamageArray, PresenceArray
+from psana_dask.pipeline import DamageArray, PresenceArray
 from psana_dask.simulate import Detector, RunSpec
 
 FIXED = [

@@ -9,8 +9,8 @@ import pytest
 
 import psana_dask
 from psana_dask import simulate
+from psana_dask.choice import Choice
 from psana_dask.errors import NameNotFound
-from psana_dask.pipeline import Choice
 from psana_dask.simulate import Detector, RunSpec, Scan
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View, chosen_fields
 from psana_dask.errors import NameNotFound
 from psana_dask.fields import any_panel
-from psana_dask.pipeline import Choice, CountArray, StringArray, Target, ragged_reader
+from psana_dask.pipeline import CountArray, StringArray, Target, ragged_reader
 from psana_dask.recording import Recording, open_recording
 from psana_dask.reductions.quantities import PIXELS, Quantity, field_quantity, listed, pixel_quantity
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View, event_coords, run_attrs
 from psana_dask.errors import EventNotFound, FunctionError
 from psana_dask.options import current
-from psana_dask.pipeline import Choice
 from psana_dask.reductions import compute
 from psana_dask.reductions.eventfields import (
     EventField,

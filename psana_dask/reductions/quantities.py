@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from psana_dask.calibrated import CalibratedArray, ImageArray
 from psana_dask.catalog import Entry
+from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View, chosen_fields, field_attrs
 from psana_dask.errors import NameNotFound
 from psana_dask.fields import any_panel
 from psana_dask.geometry import assembly
 from psana_dask.geometry.assembly import AssemblyTables
 from psana_dask.imaging import Imaging
-from psana_dask.pipeline import Choice, FrameArray, LazyArray, Target
+from psana_dask.pipeline import FrameArray, LazyArray, Target
 from psana_dask.reductions.tiles import Frames
 
 Ints = NDArray[np.int64]

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View, run_attrs
 from psana_dask.errors import FunctionError, MissingLibrary
-from psana_dask.pipeline import Choice
 from psana_dask.reductions import compute
 from psana_dask.reductions.eventfields import place_of
 from psana_dask.reductions.loops import events_of

@@ -15,10 +15,11 @@ from functools import partial
 
 import numpy as np
 
+from psana_dask.choice import Choice
 from psana_dask.files import RunFiles, StreamFiles
 from psana_dask.growing import GrowingRun
 from psana_dask.model import Service, StreamIndex
-from psana_dask.pipeline import Choice, forget_worked_out
+from psana_dask.pipeline import forget_worked_out
 from psana_dask.recording import Recording
 from psana_dask.sources import FileSource, read_bytes
 from psana_dask.stream.datagrams import HEADERS, Data, Dgram

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from psana_dask.calibrated import CalibratedArray
+from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View
 from psana_dask.errors import NameNotFound
-from psana_dask.pipeline import Choice, FrameArray
+from psana_dask.pipeline import FrameArray
 from psana_dask.reductions.calls import labelled_dataset
 from psana_dask.reductions.groups import Groups
 from psana_dask.reductions.moments import LEVELS
