@@ -68,8 +68,9 @@ def _channel(
     numbers = _panels(store, said["group"], f"{public}_count" if ragged else public, shown, panel_dim)
     rank = len(dims) if ragged else len(dims) - 1 - (panel_dim is not None)
     spec = FieldSpec(
-        field["field"], np.dtype(field["dtype"]), rank, Kind(field["kind"]), unit=field["unit"]
-    )
+        field["field"], np.dtype(field["dtype"]), rank, Kind(field["kind"]), unit=field["unit"],
+        accessor=field["accessor"],
+    )  # fmt: skip
     return Channel(
         detector=f"{said['group']}/{public}",
         algorithm=field["algorithm"],

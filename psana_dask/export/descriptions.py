@@ -31,6 +31,7 @@ def description(run: Run, name: str, group: xr.Dataset) -> dict[str, Any]:
             "field": channel.spec.name,
             "kind": int(channel.spec.kind),
             "unit": channel.spec.unit,
+            "accessor": channel.spec.accessor,
         }
         for public, channel in entry.channels.items()
         if public in group
@@ -57,6 +58,7 @@ def _computed(variable: xr.DataArray) -> dict[str, Any]:
         "field": str(variable.name),
         "kind": int(Kind.NUMBER),
         "unit": str(variable.attrs.get("units", "")),
+        "accessor": "",
         "attrs": json.loads(json.dumps(variable.attrs, default=str)),
     }
 
