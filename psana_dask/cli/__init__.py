@@ -48,6 +48,7 @@ class Commands(click.Group):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("default")
+                warnings.simplefilter("ignore", ResourceWarning)  # nothing that a user can do
                 warnings.showwarning = _show_warning
                 return super().invoke(ctx)
         except (PsanaError, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import warnings
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,15 +73,30 @@ def local(
         "n_workers": size.workers,
         "threads_per_worker": size.threads,
         "memory_limit": size.memory,
-        "dashboard_address": dashboard,
+        "dashboard_address": free_address(dashboard),
         "preload": [PRELOAD],
         "worker_class": EnvironmentNanny,
     }
     chosen |= options
     chosen["env"] = environment(size) | options.get("env", {})
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Port .* is already in use")  # Dask takes a free one
-        return ClusterClient(LocalCluster(**chosen))
+    return ClusterClient(LocalCluster(**chosen))
+
+
+def free_address(address: str) -> str:
+    """Return `address`, with port 0 (any) where its port is taken.
+
+    Dask would take another one too, but leave a socket open.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return address
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, int(port)))
+        except OSError:
+            return f"{host}:0"
+    return address
 
 
 def environment(size: WorkerSize) -> dict[str, str]:
@@ -161,9 +176,7 @@ def slurm(
     given |= {k: options.pop(k) for k in list(options) if k in Preset.__dataclass_fields__}
     place = replace(site if isinstance(site, Preset) else preset(site), **given)
     size, jobs = job_size(place, nodes=nodes, workers=workers, threads=threads, chunk_bytes=chunk_bytes)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Port .* is already in use")  # Dask takes a free one
-        cluster = _slurm_cluster(job_options(place, size, dashboard), options)
+    cluster = _slurm_cluster(job_options(place, size, dashboard), options)
     return _started(cluster, jobs, adaptive)
 
 
@@ -234,7 +247,7 @@ def job_options(place: Preset, size: WorkerSize, dashboard: str) -> dict[str, An
         "job_directives_skip": list(place.skip),
         "job_script_prologue": [*exports, *place.prologue],
         "worker_extra_args": ["--preload", PRELOAD, *lifetime(place.walltime)],
-        "scheduler_options": {"dashboard_address": dashboard},
+        "scheduler_options": {"dashboard_address": free_address(dashboard)},
     }
 
 

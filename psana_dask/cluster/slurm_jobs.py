@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from typing import Any
 
 import dask
 from dask.utils import parse_timedelta
-from dask_jobqueue import SLURMCluster
 
 from psana_dask.errors import ClusterError
+
+_ON_INTERRUPT = signal.getsignal(signal.SIGINT)
+from dask_jobqueue import SLURMCluster  # noqa: E402
+
+signal.signal(signal.SIGINT, _ON_INTERRUPT)  # dask-jobqueue makes Ctrl-C end the process
 
 
 class SlurmJobs(SLURMCluster):

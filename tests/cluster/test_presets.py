@@ -1,9 +1,13 @@
 """Presets, job scripts and wall times: no batch system is needed."""
 
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from psana_dask.cluster import presets
-from psana_dask.cluster.launch import job_options, job_size, lifetime, seconds, slurm
+from psana_dask.cluster.launch import free_address, job_options, job_size, lifetime, seconds, slurm
 from psana_dask.cluster.presets import Preset, preset, user_file
 from psana_dask.cluster.sizes import worker_size
 from psana_dask.errors import ClusterError, NameNotFound
@@ -128,3 +132,19 @@ def test_workers_leave_in_time(walltime):
     total = seconds(walltime)
     assert 0.8 * total <= int(life[:-1]) - int(stagger[:-1])
     assert latest <= total - min(300, total // 10)
+
+
+def test_a_taken_port_of_the_dashboard_becomes_a_free_one():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_address(f"127.0.0.1:{port}") == "127.0.0.1:0"
+    assert free_address(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
+    assert free_address(":0") == ":0"
+
+
+def test_ctrl_c_stays_an_interrupt_beside_dask_jobqueue():
+    script = "import signal; before = signal.getsignal(2); import psana_dask.cluster.slurm_jobs; "
+    script += "import dask_jobqueue; assert signal.getsignal(2) is before"
+    subprocess.run([sys.executable, "-c", script], check=True)
