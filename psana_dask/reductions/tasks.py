@@ -90,8 +90,8 @@ def accumulate_piece(work: Work, piece: Piece, levels: int) -> Nodes:
     ReadError
         A file cannot be read as indexed; the message names it and the event.
     """
-    accumulators, buffers = work.accumulators(levels), Buffers()
-    slow = False
+    buffers, slow = Buffers(), False
+    accumulators = _begun(work, levels, piece.events)
     for block, later in blocks(piece, work.frames.block):
         began = time.perf_counter()
         try:
@@ -114,7 +114,7 @@ def accumulate_bins(work: Work, pieces: Sequence[Piece], levels: int) -> list[No
     weights = np.concatenate([np.ones(len(p.events)) if p.weights is None else p.weights for p in pieces])
     order = np.argsort(events, kind="stable")
     everything = Piece(events[order], weights[order])
-    bins, buffers = [_Bin(work.accumulators(levels)) for _ in pieces], Buffers()
+    bins, buffers = [_Bin(_begun(work, levels, everything.events)) for _ in pieces], Buffers()
     for block, later in blocks(everything, work.frames.block):
         here = owner[order[block.start : block.start + len(block.events)]]
         members = [(bins[k], np.flatnonzero(here == k)) for k in np.unique(here).tolist()]
@@ -157,6 +157,14 @@ def nodes_of(bins: Sequence[Nodes], which: int) -> Nodes:
     return bins[which]
 
 
+def _begun(work: Work, levels: int, events: Ints) -> list[Any]:
+    """Return fresh accumulators; the files are opened for that."""
+    try:
+        return work.accumulators(levels)
+    except PsanaError as error:
+        raise blamed(error, events, work) from error
+
+
 def blocks(piece: Piece, size: int) -> Iterator[tuple[Block, Ints | None]]:
     """Yield the blocks of a piece, each with the events that come after it."""
     events = piece.events
@@ -170,7 +178,10 @@ def blocks(piece: Piece, size: int) -> Iterator[tuple[Block, Ints | None]]:
 def blamed(error: PsanaError, events: Ints, work: Work) -> PsanaError:
     """Return the error with the event it is about: the first that cannot be read by itself."""
     target = work.frames.raw.target
-    recording = target.held or open_recording(target.files, target.token)
+    try:
+        recording = target.held or open_recording(target.files, target.token)
+    except PsanaError:  # then the files do not say when it was
+        return type(error)(f"{error} (wanted for events {events[0]} to {events[-1]} of the run)")
     for event in events:
         one = Block(np.array([event]), np.ones(1), 0)
         try:
