@@ -1,4 +1,4 @@
-"""Open X-ray laser runs (LCLS XTC2) as lazy Dask arrays and xarray datasets.
+"""Open X-ray laser runs (LCLS XTC and XTC2) as lazy Dask arrays and xarray datasets.
 
 >>> import psana_dask
 >>> run = psana_dask.open("exp=xpptut15:run=54")

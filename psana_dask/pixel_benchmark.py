@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def figures(folder: Path, *, small: bool, rounds: int) -> list[Figure]:
     """Return (what, value, note) of every row about pixels."""
     shape = (2 if small else 8, 512, 1024)
     constants = _constants(shape)
-    rows = _calibration(shape, constants, rounds) + _assembly(shape, rounds)
+    rows = _calibration(shape, constants, rounds) + _assembly(shape[1:], rounds)
     large = write_large(folder, gigabytes=0.07 if small else 4.0, shape=shape, smalldata=None)
     rows += _processes(folder, rounds)
     return rows + _reductions(folder, str(large.files[0]), constants, rounds)
@@ -107,12 +108,16 @@ def _calibration(shape: tuple[int, ...], constants: dict[str, Any], rounds: int)
     ]
 
 
-def _assembly(shape: tuple[int, ...], rounds: int) -> list[Figure]:
-    tables = assembly.prepare(default_geometry("jungfrau", panels=shape[0]))
-    panels, out = np.ones(shape, np.float32), np.empty(tables.shape, np.float32)
-    times = _timed([_copies(out.size, 1), lambda: assembly.apply(panels, tables, out)], rounds)
-    note = f"{'x'.join(map(str, tables.shape))}; panels turned by 90 degrees (3 where none is)"
-    return [("assembly (copies of the image)", _ratio(times[1], times[0]), note)]
+def _assembly(panel: tuple[int, ...], rounds: int) -> list[Figure]:
+    """Measure default geometries of Jungfraus: the panels of a 1M lie straight, a 4M's are turned."""
+    rows: list[Figure] = []
+    for count, how in ((2, ""), (8, ", panels turned by 90 degrees")):
+        tables = assembly.prepare(default_geometry("jungfrau", panels=count))
+        panels, out = np.ones((count, *panel), np.float32), np.empty(tables.shape, np.float32)
+        times = _timed([_copies(out.size, 1), partial(assembly.apply, panels, tables, out)], rounds)
+        note = "x".join(map(str, tables.shape))
+        rows.append((f"assembly{how} (copies of the image)", _ratio(times[1], times[0]), note))
+    return rows
 
 
 # ---- from files ---------------------------------------------------------------------------------

@@ -29,9 +29,6 @@ MOST_LEVEL = 5
 PATIENT_SHARE = 1.3
 """How much longer than everybody's equal share the busiest worker may take."""
 
-PATIENCE = 2.0
-"""Seconds after which a bar is shown to whoever looks, if nobody said whether to show one."""
-
 PATIENCE = 1.0
 """Seconds after which a bar is shown that nobody asked for."""
 
