@@ -21,6 +21,7 @@ package can still catch it::
      ├── ClusterError (RuntimeError)         workers cannot be had as asked
      ├── ArchiverError (OSError)             an archiver gives no usable answer
      ├── ExportError (OSError)              an export cannot be written or finished
+     ├── PageError (OSError)                 a page cannot be served
      ├── FunctionError (RuntimeError)        a function of the user failed, or does what it may not
      └── MissingLibrary (ImportError)        an optional library is not installed
 
@@ -128,6 +129,10 @@ class ExportError(PsanaError, OSError):
 
 class ClusterError(PsanaError, RuntimeError):
     """Workers cannot be had as asked: no batch system, a refused job, a wrong preset."""
+
+
+class PageError(PsanaError, OSError):
+    """A page cannot be served: the port is taken, or the address is not of this machine."""
 
 
 class FunctionError(PsanaError, RuntimeError):
