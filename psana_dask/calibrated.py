@@ -72,12 +72,18 @@ class CalibratedArray(EventArray):
 
     def frames(self, events: Ints, panels: Ints) -> npt.NDArray[np.float32]:
         """Return (event, panel, row, col) of the given event numbers and panel positions."""
-        reader = self.raw.frame_reader()
         out = np.empty((len(events), len(panels), *self._frame[1:]), np.float32)
-        tables = self._restricted(panels)
         buffer = np.empty((min(TILE, len(events)), *out.shape[1:]), self.raw.dtype)
-        for first in range(0, len(events), TILE):
-            some = events[first : first + TILE]
+        self.frames_into(events, panels, out, buffer)
+        return out
+
+    def frames_into(
+        self, events: Ints, panels: Ints, out: npt.NDArray[np.float32], buffer: npt.NDArray[Any]
+    ) -> None:
+        """Fill `out` (event, panel, row, col) through a buffer of words of fewer events."""
+        reader, tables = self.raw.frame_reader(), self._restricted(panels)
+        for first in range(0, len(events), len(buffer) or 1):
+            some = events[first : first + len(buffer)]
             words, values = buffer[: len(some)], out[first : first + len(some)]
             reader.read_into(some, panels, slice(None), words)
             if tables is None:
@@ -86,7 +92,6 @@ class CalibratedArray(EventArray):
                 shape = (len(some), *tables.shape)
                 self._write(words.reshape(shape), tables, values.reshape(shape))
             values[~reader.present(some)[:, panels]] = np.nan
-        return out
 
     def _write(self, words: Array, tables: Tables, values: npt.NDArray[np.float32]) -> None:
         apply(words, tables, values)

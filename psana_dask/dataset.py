@@ -345,28 +345,58 @@ def detector_dataset(
     """Return one detector as a Dataset; variables have the names of its fields."""
     import xarray as xr
 
+    part = _part(view, entry, chunks, fields)
+    coords = event_coords(view) | part.coords
+    return xr.Dataset(part.data, coords, {"detector": entry.name, "det_type": entry.det_type})
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one detector gives to a Dataset, but for the coordinates of events.
+
+    Parameters
+    ----------
+    data, coords : dict of str to xarray.Variable
+    """
+
+    data: dict[str, xr.Variable]
+    coords: dict[str, xr.Variable]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of each dimension."""
+        both = (*self.data.values(), *self.coords.values())
+        return {str(d): n for v in both for d, n in zip(v.dims, v.shape, strict=True)}
+
+
+def _part(view: View, entry: Entry, chunks: Any, fields: Sequence[str] | None) -> Part:
     variables = detector_variables(view, entry, fields, chunks)
-    coords = event_coords(view) | _panel_coords(view, entry, variables) | _positions(view, entry, variables)
+    coords = _panel_coords(view, entry, variables) | _positions(view, entry, variables)
     # presence goes where the values go: it must survive ds["cspad_raw"] and arithmetic
     own = {name for name in variables if name.endswith("present")} - set(entry.channels)
     coords |= {name: variables[name] for name in own}
-    data = {name: v for name, v in variables.items() if name not in coords}
-    return xr.Dataset(data, coords, {"detector": entry.name, "det_type": entry.det_type})
+    return Part({name: v for name, v in variables.items() if name not in coords}, coords)
 
 
-def _panel_coords(view: View, entry: Entry, variables: Mapping[str, xr.Variable]) -> dict[str, Any]:
+def _panel_coords(
+    view: View, entry: Entry, variables: Mapping[str, xr.Variable]
+) -> dict[str, xr.Variable]:
+    import xarray as xr
+
     if not any("panel" in v.dims for v in variables.values()):
         return {}
-    return {"panel": ("panel", view.panels(entry))}
+    return {"panel": xr.Variable("panel", view.panels(entry))}
 
 
-def _positions(view: View, entry: Entry, variables: Mapping[str, xr.Variable]) -> dict[str, Any]:
+def _positions(view: View, entry: Entry, variables: Mapping[str, xr.Variable]) -> dict[str, xr.Variable]:
     """Return where rows and columns are, for fields whose file says that: images of an export."""
-    coords: dict[str, Any] = {}
+    import xarray as xr
+
+    coords: dict[str, xr.Variable] = {}
     for field in set(variables) & set(entry.channels):
         reader = channel_reader(view.recording, entry.channels[field].id, view.keep_damaged)
         for name, values in getattr(reader, "coords", {}).items():
-            coords[name] = (name, values, {"units": "m"})
+            coords[name] = xr.Variable(name, values, {"units": "m"})
     return coords
 
 
@@ -400,7 +430,7 @@ def run_dataset(
     if join == "inner":
         view = replace(view, choice=common_events(view, chosen))
     parts = {
-        d: detector_dataset(view, view.entries[d], _own_chunks(chunks, d), fields)
+        d: _part(view, view.entries[d], _own_chunks(chunks, d), fields)
         for d, fields in chosen.items()
     }
     _check_chunks(chunks, parts)
@@ -418,7 +448,7 @@ def _own_chunks(chunks: Any, detector: str) -> Any:
     return {dim.removeprefix(f"{detector}_"): size for dim, size in chunks.items()} | dict(chunks)
 
 
-def _check_chunks(chunks: Any, parts: Mapping[str, xr.Dataset]) -> None:
+def _check_chunks(chunks: Any, parts: Mapping[str, Part]) -> None:
     """Refuse chunks along a dimension that nothing has."""
     own = {(d, str(dim)) for d, part in parts.items() for dim in part.sizes}
     known = {dim for _, dim in own} | {f"{d}_{dim}" for d, dim in own}
@@ -450,7 +480,7 @@ def common_events(view: View, chosen: Mapping[str, Iterable[str]]) -> Choice:
     return Choice(view.choice.numbers[keep], view.choice.total)
 
 
-def _flat(parts: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+def _flat(parts: Mapping[str, Part]) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
     """Merge detectors; panel, row and col get the detector's name in front where detectors disagree."""
     clashing = {d for d in FRAME_DIMS if len({_extent(p, d) for p in parts.values() if d in p.sizes}) > 1}
     variables: dict[str, xr.Variable] = {}
@@ -459,12 +489,10 @@ def _flat(parts: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Variable], dict
     for detector, part in parts.items():
         rename = {d: f"{detector}_{d}" for d in clashing if d in part.sizes}
         rename |= {str(d): f"{detector}_{d}" for d in part.sizes if str(d).endswith("_item")}
-        for field, data in part.variables.items():
-            if field in ("time", "timestamp", "fiducial", "step", "pulse_id") and field in part.coords:
-                continue
+        for field, data in (part.data | part.coords).items():
             own = data._replace(dims=tuple(rename.get(str(d), d) for d in data.dims))
             if field == "panel":
-                coords[rename.get("panel", "panel")] = own.to_base_variable()
+                coords[rename.get("panel", "panel")] = own
                 continue
             name = f"{detector}_{field}"
             if name in owners:
@@ -475,9 +503,9 @@ def _flat(parts: Mapping[str, xr.Dataset]) -> tuple[dict[str, xr.Variable], dict
     return variables, coords
 
 
-def _extent(part: xr.Dataset, dim: str) -> tuple[int, ...]:
+def _extent(part: Part, dim: str) -> tuple[int, ...]:
     """Return what must agree for two detectors to share a dimension."""
-    return tuple(part["panel"].values.tolist()) if dim == "panel" else (part.sizes[dim],)
+    return tuple(part.coords["panel"].values.tolist()) if dim == "panel" else (part.sizes[dim],)
 
 
 def run_attrs(view: View) -> dict[str, Any]:

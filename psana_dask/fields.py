@@ -239,8 +239,11 @@ class FrameReader:
         Positions along these dimensions, where the file says them.
     attrs : mapping
         Attributes that the file gives the values.
+    decoded : str
+        Why values do not lie in the file as they are; '' where they do, and `places` says where.
     """
 
+    decoded: str = ""
     dims: tuple[str, ...] = ()
     coords: Mapping[str, Array] = MappingProxyType({})
     attrs: Mapping[str, Any] = MappingProxyType({})

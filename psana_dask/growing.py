@@ -24,7 +24,7 @@ from psana_dask.index import FORMATS as SCANS
 from psana_dask.index import StreamScan, format_of, run_and_step
 from psana_dask.model import EventTable, Problem, Service, StreamIndex
 from psana_dask.recording import FORMATS, Recording, adopt, choose_runs
-from psana_dask.sources import GROWING, FileSource
+from psana_dask.sources import GROWING, LENGTHS, FileSource
 
 Ints = npt.NDArray[np.int64]
 
@@ -117,9 +117,10 @@ class GrowingStream:
         if number == len(self._next):
             self._next.append(0)
             self._inodes.append(status.st_ino)
-        if status.st_ino != self._inodes[number] or status.st_size < self._next[number]:
+        size = LENGTHS.get(path, status.st_size)
+        if status.st_ino != self._inodes[number] or size < self._next[number]:
             raise ReadError(f"{path} was replaced or cut while it was followed: open the run again")
-        return status.st_size
+        return size
 
     def _scan_part(self, number: int, size: int) -> bool:
         start, source = self._next[number], FileSource(self._parts[number])

@@ -29,6 +29,7 @@ from psana_dask.readers.xtc_fields import frame_of
 from psana_dask.readers.xtc_pieces import quad_value
 from psana_dask.readers.xtc_values import Ragged, counted_in_head, head_counts
 from psana_dask.recording import Recording
+from psana_dask.sources import Source
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -42,6 +43,8 @@ class ValueFrames(FrameReader):
     ----------
     events : PayloadEvents
     """
+
+    decoded = "decoded from payloads"
 
     def __init__(self, events: PayloadEvents) -> None:
         self.payloads = self.events = events  # type: ignore[assignment]
@@ -175,6 +178,34 @@ class PanelFrames(FrameReader):
             read(some, panels, slice(first, last), out, absent)
         if absent.any():
             out[absent] = missing_value(self.dtype)
+
+    @cached_property
+    def decoded(self) -> str:  # type: ignore[override]
+        """Why pixels do not lie in the file as they are: '' where they do."""
+        usable = [kind for _, kind in self.payloads.kinds if kind.panels is not None]
+        if any(kind.compressed for kind in usable):
+            return "compressed"
+        if any(kind.panels.step != self.dtype.itemsize for kind in usable if kind.panels is not None):
+            return "pixels of several panels take turns"
+        return "" if all(kind.column.dtype == self.dtype for kind in usable) else "types of pixels differ"
+
+    def places(self, events: Ints) -> tuple[list[Source], npt.NDArray[np.int32], Ints]:
+        """Return where the bytes of each panel lie, where they are not `decoded`; see `FrameReader.places`."""
+        shape = (len(events), len(self.panels))
+        which, offsets = np.full(shape, -1, np.int32), np.zeros(shape, np.int64)
+        sources: list[Source] = []
+        for some in self.payloads.some(events):
+            if not self._usable(some):
+                continue
+            starts, _ = self._starts(some)
+            index = some.kind.blocks.index
+            base = index["offset"][some.rows] + index["data"][some.blocks].astype(np.int64)
+            numbers, local = np.unique(index["part"][some.rows], return_inverse=True)
+            mine = np.ix_(some.events, self._first[some.segment] + np.arange(starts.shape[1]))
+            which[mine] = np.where(starts >= 0, len(sources) + local.reshape(-1, 1), -1)
+            offsets[mine] = np.where(starts >= 0, base[:, None] + starts, 0)
+            sources += [some.kind.blocks.source(int(n)) for n in numbers]
+        return sources, which, offsets
 
     def _wanted(self, some: Some, panels: Ints) -> tuple[Ints, Ints]:
         """Return the positions in `panels` that a segment has, and which of its own panels they are."""

@@ -426,6 +426,47 @@ class Run(EventResults):
 
         return export(self, path, names, **choices)
 
+    def to_virtual_zarr(
+        self,
+        path: str | os.PathLike[str],
+        names: Names = None,
+        *,
+        join: str | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, str]:
+        """Write references to the raw frames in the files, which open as Zarr without this package.
+
+        Parameters
+        ----------
+        path : path
+            ``run.parq``: a folder of Parquet tables, for any number of events; ``run.json``: one file.
+        names, join
+            As in `dataset`.
+        overwrite : bool
+
+        Returns
+        -------
+        dict of str to str
+            The variables that cannot be virtual, and why (compressed, ragged, decoded); they are left
+            out, and listed in the attribute ``left_out``, too. Frames that are missing or damaged have
+            no reference; ``<detector>_present`` and ``<detector>_panel_present`` say which.
+
+        Raises
+        ------
+        ExportError
+            Something is there already, or cannot be written.
+
+        Examples
+        --------
+        >>> run.to_virtual_zarr("run54.parq", "cspad")
+        >>> options = {"fo": "run54.parq", "remote_protocol": "file"}
+        >>> xarray.open_dataset("reference://", engine="zarr", chunks={},
+        ...     backend_kwargs={"storage_options": options, "consolidated": False})
+        """
+        from psana_dask.export.virtual import to_virtual_zarr
+
+        return to_virtual_zarr(self, path, names, join=join, overwrite=overwrite)
+
     # ---- text ---------------------------------------------------------------------------------
     def __repr__(self) -> str:
         from psana_dask.describe import run_text

@@ -141,6 +141,9 @@ def _open(path: str) -> int:
 GROWING = ".inprogress"
 """What the name of a file ends with while it is written."""
 
+LENGTHS: dict[str, int] = {}
+"""How many bytes count of files that are longer than what they hold: memory that is used again."""
+
 POOL = FilePool()
 _SEEK_LOCK = threading.Lock()
 
@@ -163,6 +166,9 @@ class FileSource:
 
     def size(self) -> int:
         """Return the size of the file now."""
+        known = LENGTHS.get(self.path)
+        if known is not None:
+            return known
         try:
             return os.stat(self.path).st_size
         except OSError as error:

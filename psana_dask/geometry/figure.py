@@ -5,6 +5,8 @@ matplotlib is imported on first use (``pip install "psana_dask[plot]"``).
 
 from __future__ import annotations
 
+import builtins
+import sys
 from collections.abc import Sequence
 from math import acos, atan2, degrees
 from typing import TYPE_CHECKING, Any
@@ -188,14 +190,24 @@ def _ends(places: NDArray[np.float64]) -> tuple[float, float]:
 def _axes(axes: Axes | None) -> Any:
     if axes is not None:
         return axes
+    size: dict[str, Any] = {"figsize": (7, 6), "layout": "constrained"}
     try:
+        if _someone_looks():
+            from matplotlib import pyplot
+
+            return pyplot.figure(**size).add_subplot()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingLibrary.of("matplotlib", "plot", "a picture") from None
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    figure = Figure(**size)
     FigureCanvasAgg(figure)
     return figure.add_subplot()
+
+
+def _someone_looks() -> bool:
+    """Tell whether pyplot shows figures: it is loaded, or this is IPython or a notebook."""
+    return "matplotlib.pyplot" in sys.modules or hasattr(builtins, "get_ipython")
 
 
 def _lab_axes(axes: Any) -> None:

@@ -67,12 +67,6 @@ CHAIN = 64 * 2**20
 """Bytes in which three datagrams are looked for after a corrupt one, where the walk cannot read itself."""
 
 
-SMALL_DGRAM = 1000
-"""Room is made for as many datagrams of this size (bytes) as a file can hold, ..."""
-
-MOST_RESERVED = 1 << 21
-"""... but not for more than this many at once; columns grow beyond it."""
-
 PIECE = 64 * 2**20
 MOST_PIECES = 8
 """A file is scanned in as many pieces of at least PIECE bytes side by side."""
@@ -87,46 +81,49 @@ _COLUMNS = {
 _POINTS_AT = {"first_block": "key", "first_word": "words"}
 
 
-class _Growing:
-    """A column that grows at its end.
+class _Column:
+    """A column that grows by pieces, which are joined when it is asked for.
 
     Parameters
     ----------
     dtype : numpy.dtype
+
+    Attributes
+    ----------
+    pieces : list of (array, int)
+        What was appended: values, and what is to be added to each.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._array = np.empty(0, dtype)
+        self._dtype = dtype
+        self.pieces: list[tuple[Array, int]] = []
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def reserve(self, more: int) -> None:
-        """Make room for `more` values; pages that are never written cost nothing."""
-        if self._length + more >= len(self._array):
-            larger = np.empty(self._length + more + 1, self._array.dtype)
-            larger[: self._length] = self._array[: self._length]
-            self._array = larger
+    def append(self, values: Array, add: int = 0) -> None:
+        """Keep `values`, each to be raised by `add`; they must not change later."""
+        self.pieces.append((values, add))
+        self._length += len(values)
 
-    def extend(self, values: Array, add: int = 0) -> None:
-        """Append `values`, each raised by `add`."""
-        end = self._length + len(values)
-        if end >= len(self._array):
-            self.reserve(max(len(values), self._length))
-        if add:
-            np.add(values, add, out=self._array[self._length : end], casting="unsafe")
-        else:
-            self._array[self._length : end] = values
-        self._length = end
+    def closed(self, last: int | None = None) -> Array:
+        """Return the values as one array, and `last` behind them if it is given."""
+        closing = [] if last is None else [(np.array([last], self._dtype), 0)]
+        whole = self._joined([*self.pieces, *closing])
+        self.pieces = [(whole[: self._length], 0)]
+        return whole
 
-    def closed(self, last: int | None) -> Array:
-        """Return the values, and `last` behind them if it is given."""
-        if last is None:
-            return self._array[: self._length]
-        self.reserve(1)
-        self._array[self._length] = last
-        return self._array[: self._length + 1]
+    def _joined(self, pieces: list[tuple[Array, int]]) -> Array:
+        first, add = pieces[0] if pieces else (np.empty(0, self._dtype), 0)
+        if len(pieces) < 2 and add == 0 and first.dtype == self._dtype and first.flags.carray:
+            return first
+        whole = np.empty(sum(len(values) for values, _ in pieces), self._dtype)
+        end = 0
+        for values, add in pieces:
+            end += len(values)
+            np.add(values, add, out=whole[end - len(values) : end], casting="unsafe")
+        return whole
 
 
 class Scanner:
@@ -158,7 +155,7 @@ class Scanner:
         self.problems: list[Problem] = []
         self._live = live
         self.progress = progress
-        self._columns = {name: _Growing(dtype) for name, dtype in _COLUMNS.items()}
+        self._columns = {name: _Column(dtype) for name, dtype in _COLUMNS.items()}
 
     def scan(self, source: Source, part: int, start: int = 0, known: Array | None = None) -> int:
         """Scan `source` from byte `start`; return the first byte that belongs to no whole datagram.
@@ -171,8 +168,6 @@ class Scanner:
             if not self._live:  # else it has not begun
                 self.problem(source, 0, "not XTC2: no chain of datagram headers at its start")
             return start
-        for column in self._columns.values():
-            column.reserve(min((source.size() - start) // SMALL_DGRAM, MOST_RESERVED))
         old = header == DGRAM_OLD
         if not self._live and isinstance(source, FileSource):
             start = self._side_by_side(source, part, old, start)
@@ -193,7 +188,7 @@ class Scanner:
             at = walk.run()  # a Configure, as a rule: the other pieces need its names
         if not self.configs or not self.has_rows() or self.problems:
             return at
-        near = int(self._columns["timestamp"].closed(None)[-1]) >> 32
+        near = int(self._columns["timestamp"].closed()[-1]) >> 32
         bounds = np.linspace(at, source.size(), count + 1).astype(np.int64).tolist()
 
         def piece(first: int, stop: int) -> tuple[int, int, Scanner]:
@@ -206,7 +201,7 @@ class Scanner:
             for begin, end, scanner in pool.map(piece, bounds[:-1], bounds[1:]):
                 if begin != at or scanner.problems or len(scanner.configs) != len(self.configs):
                     return at
-                self.add({name: column.closed(None) for name, column in scanner._columns.items()})
+                self._take(scanner)
                 at = end
         return at
 
@@ -220,14 +215,22 @@ class Scanner:
         return {name: column.closed(closing.get(name)) for name, column in self._columns.items()}
 
     def add(self, rows: Mapping[str, Array]) -> None:
-        """Append columns whose row numbers start at 0."""
+        """Append columns whose row numbers start at 0; the arrays are kept."""
+        self._append({name: [(rows[name], 0)] for name in _COLUMNS})
+
+    def _take(self, piece: Scanner) -> None:
+        """Append what the scanner of the next piece of a file found."""
+        self._append({name: column.pieces for name, column in piece._columns.items()})
+
+    def _append(self, pieces: Mapping[str, list[tuple[Array, int]]]) -> None:
         before = {name: len(self._columns[name]) for name in ("key", "layout_key", "words")}
         for name, column in self._columns.items():
-            if name == "layout":
-                known = rows[name] >= 0
-                column.extend(np.where(known, rows[name] + before["layout_key"], -1))
-            else:
-                column.extend(rows[name], before.get(_POINTS_AT.get(name, ""), 0))
+            shift = before.get(_POINTS_AT.get(name, ""), 0)
+            for values, add in pieces[name]:
+                if name == "layout":  # -1 stays: a block without one
+                    column.append(np.where(values >= 0, values + before["layout_key"], -1))
+                else:
+                    column.append(values, add + shift)
 
     def problem(self, source: Source, offset: int, what: str, event: int = -1) -> None:
         """Note what is wrong at a byte of a file."""
@@ -430,15 +433,15 @@ class _Walk:
             self._recent = [*self._recent, *zip(last["offset"].tolist(), seconds, strict=True)][-3:]
             config = np.int16(len(self._scanner.configs) - 1)
             self._scanner.add(
-                {name: dgrams[name] for name in _DGRAM_NAMES}
-                | {name: blocks[source] for name, source in _BLOCK_NAMES}
+                {name: dgrams[name].astype(_COLUMNS[name]) for name in _DGRAM_NAMES}
+                | {name: blocks[source].astype(_COLUMNS[name]) for name, source in _BLOCK_NAMES}
                 | {
                     "part": np.broadcast_to(np.uint16(self._part), len(dgrams)),
                     "config": np.broadcast_to(config, len(dgrams)),
-                    "layout_key": layouts["key"],
+                    "layout_key": layouts["key"].copy(),
                     "layout_config": np.broadcast_to(config, len(layouts)),
-                    "first_word": layouts["first_word"],
-                    "words": words,
+                    "first_word": layouts["first_word"].copy(),
+                    "words": words.copy(),
                 }
             )
         if self._scanner.progress is not None:

@@ -14,19 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psana_dask.calibrated import CalibratedArray, ImageArray
+from psana_dask.analysis.perframe import PerFrame
+from psana_dask.calibrated import CalibratedArray
 from psana_dask.catalog import Entry
-from psana_dask.choice import Choice
-from psana_dask.dataset import Names, View, chosen_fields, field_attrs
+from psana_dask.dataset import View, chosen_fields, field_attrs
 from psana_dask.errors import NameNotFound
 from psana_dask.fields import any_panel
 from psana_dask.geometry import assembly
 from psana_dask.geometry.assembly import AssemblyTables
 from psana_dask.imaging import Imaging
 from psana_dask.pipeline import FrameArray, LazyArray, Target
+from psana_dask.reductions.derived import DerivedArray, DerivedFrames, over
 from psana_dask.reductions.tiles import Frames
 
 Ints = NDArray[np.int64]
+Name = str | tuple[str, str] | PerFrame
+Wanted = Name | Iterable[Name] | None
+
 PIXELS = ("calib", "image")
 """Reserved names of what is made from the pixels."""
 
@@ -75,7 +79,7 @@ class Quantity:
         Of an event.
     coords, attrs : mapping
         Of a result.
-    made_of : FrameArray or CalibratedArray
+    made_of : FrameArray, CalibratedArray or DerivedArray
         What is reduced: the panels of an image are, and are assembled at the end.
     assembly : Assembly, optional
     """
@@ -84,7 +88,7 @@ class Quantity:
     detector: str
     lazy: LazyArray
     dims: tuple[str, ...]
-    made_of: FrameArray | CalibratedArray
+    made_of: FrameArray | CalibratedArray | DerivedArray
     coords: Mapping[str, Any] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     assembly: Assembly | None = None
@@ -97,7 +101,9 @@ class Quantity:
     @property
     def frames(self) -> Frames:
         """What a task reads."""
-        return Frames.of(self.made_of)
+        made_of = self.made_of
+        derived = isinstance(made_of, DerivedArray)
+        return DerivedFrames.of_derived(made_of) if derived else Frames.of(made_of)
 
     @property
     def panel_dims(self) -> tuple[str, ...]:
@@ -118,20 +124,8 @@ class Quantity:
         return np.asarray(over(self.lazy, events)[...])
 
 
-def over(lazy: Any, events: Ints) -> LazyArray:
-    """Return a lazy array like `lazy` over other events (numbers in the event table)."""
-    if isinstance(lazy, ImageArray):
-        return ImageArray(over(lazy._frames, events), lazy._tables, lazy._slots)  # type: ignore[arg-type]
-    if isinstance(lazy, CalibratedArray):
-        return CalibratedArray(over(lazy.raw, events), lazy._tables, lazy._digest)  # type: ignore[arg-type]
-    total = lazy.target.choice.total
-    target = replace(lazy.target, choice=Choice(events, total))
-    inner = lazy.dims[2:] if lazy._panelled else lazy.dims[1:]
-    return FrameArray(target, inner)
-
-
 def quantities(
-    view: View, names: Names, calibration: Mapping[str, Any] | None = None
+    view: View, names: Wanted, calibration: Mapping[str, Any] | None = None
 ) -> tuple[list[Quantity], bool]:
     """Return what `names` mean, and whether that is one name of one array.
 
@@ -139,7 +133,7 @@ def quantities(
     ----------
     view : View
     names : names
-        As for `run.dataset`; ``"<detector>.calib"`` and ``"<detector>.image"`` too.
+        As for `run.dataset`; ``"<detector>.calib"``, ``"<detector>.image"`` and `PerFrame` too.
     calibration : mapping, optional
         Choices for ``calib`` and ``image``, as `Detector.calibrated` takes them.
 
@@ -159,11 +153,11 @@ def quantities(
     return list(found.values()), single
 
 
-def listed(view: View, names: Names) -> list[str | tuple[str, str]]:
+def listed(view: View, names: Wanted) -> list[Name]:
     """Return names one by one; all detectors where there are none."""
     if names is None:
         return list(view.entries)
-    if isinstance(names, str):
+    if isinstance(names, str | PerFrame):
         return [names]
     if isinstance(names, tuple) and len(names) == 2 and _is_field(view, names):
         return [(str(names[0]), str(names[1]))]
@@ -178,7 +172,10 @@ def _is_field(view: View, pair: tuple[Any, Any]) -> bool:
     return name in PIXELS or name in view.find(detector).channels
 
 
-def _of_name(view: View, name: str | tuple[str, str], calibration: dict[str, Any]) -> Iterable[Quantity]:
+def _of_name(view: View, name: Name, calibration: dict[str, Any]) -> Iterable[Quantity]:
+    if isinstance(name, PerFrame):
+        yield derived_quantity(view, name, calibration)
+        return
     detector, _, last = name.rpartition(".") if isinstance(name, str) else (name[0], "", name[1])
     if last in PIXELS and detector:
         for entry in _entries(view, detector):
@@ -249,3 +246,31 @@ def pixel_quantity(view: View, entry: Entry, which: str, **choices: Any) -> Quan
     coords = {"y": ("y", tables.y, {"units": "m"}), "x": ("x", tables.x, {"units": "m"})}
     assembled = Assembly(tables, image._slots)
     return replace(plain, lazy=image, dims=("y", "x"), coords=coords, assembly=assembled)
+
+
+def derived_quantity(view: View, made: PerFrame, calibration: Mapping[str, Any]) -> Quantity:
+    """Return what a function makes of each frame as a quantity.
+
+    Raises
+    ------
+    NameNotFound
+        Its field, or a scalar that goes along, is nowhere or has no fixed shape.
+    """
+    base, *more = _of_name(view, made.of, dict(calibration))
+    if more:
+        raise NameNotFound(f"{made.of!r} means several fields; one is wanted")
+    sides = tuple(_scalar_of(view, name) for name in made.along)
+    lazy = DerivedArray(base.lazy, made, sides)  # type: ignore[arg-type]
+    coords = {**(base.coords if made.dims is None else {}), **made.coords}
+    attrs = {**base.attrs, **made.attrs, "made_of": made.of}
+    name = f"{base.detector}_{made.name}"
+    dims = base.dims if made.dims is None else lazy.dims[1:]
+    return Quantity(name, base.detector, lazy, dims, lazy, coords, attrs)
+
+
+def _scalar_of(view: View, name: str) -> FrameArray:
+    """Return a scalar field that goes along with frames."""
+    found = [quantity.lazy for quantity in _of_name(view, name, {})]
+    if len(found) != 1 or not isinstance(found[0], FrameArray) or len(found[0].shape) != 1:
+        raise NameNotFound(f"{name!r} is not one number per event")
+    return found[0]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,9 @@ class Frames:
     raw: FrameArray
     tables: Tables | None = None
     _parts: dict[tuple[int, int], Tables] = field(default_factory=dict, repr=False)
+
+    are_words: ClassVar[bool] = True
+    # tiles hold what the file holds, which can be added up exactly
 
     @classmethod
     def of(cls, lazy: FrameArray | CalibratedArray) -> Frames:

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask.calib.store import MemoryStore
 from psana_dask.errors import NameNotFound
 from psana_dask.readers.xtc_layout import FIDUCIALS
 from psana_dask.readers.xtc_layout import Damage as XtcDamage
+from psana_dask.simulate.constants import constants_of
 from psana_dask.simulate.content import Content, find_field, scan_columns, scan_docstrings, stored
 from psana_dask.simulate.describe import RunSpec, unpacked
 from psana_dask.simulate.images import Picture
@@ -214,4 +216,7 @@ class Truth:
         """Return what falls on the detector: rings, peaks, beam centre, pedestals, panel places."""
         return self._content.pictures[detector]
 
-
+    @cached_property
+    def calib(self) -> MemoryStore:
+        """The constants of all detectors with frames: ``psana_dask.open(truth.folder, calib=truth.calib)``."""
+        return constants_of(self._content.detectors, self._content.pictures, self.spec.format)

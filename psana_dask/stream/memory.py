@@ -1,21 +1,59 @@
 """Memory that looks like a file: datagrams that arrived, for the code that reads files.
 
 The bytes lie in anonymous memory of this process (``memfd``), reachable by the name of a link
-that is removed with it; where the system has none, in a temporary file.
+that is removed with it; where the system has none, in a temporary file.  Fresh memory costs more
+than the work on it, so both kinds here are used again: `MemoryFile` takes over the memory of one
+that is gone, `Landing` that of datagrams which nobody holds any more.
+Contract: tests/stream/test_memory.py.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterable
 
-from psana_dask.sources import POOL
+import numpy as np
+from numpy.typing import NDArray
+
+from psana_dask.sources import LENGTHS, POOL
 from psana_dask.stream.datagrams import Data
 
 MOST_VECTORS = 512
+
+MOST_IDLE_BYTES = 512 * 2**20
+"""What is kept of files that are gone, at most."""
+
+
+class _Idle:
+    """Memory of files that are gone, for the next ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: list[tuple[int, int]] = []  # descriptor, bytes
+
+    def take(self) -> int:
+        """Return a descriptor of memory: the largest that is idle, or a new one."""
+        with self._lock:
+            if self._kept:
+                return self._kept.pop()[0]
+        return os.memfd_create("psana_dask", os.MFD_CLOEXEC)
+
+    def give(self, descriptor: int) -> None:
+        """Keep memory for the next file, or free it."""
+        size = os.fstat(descriptor).st_size
+        with self._lock:
+            if size + sum(n for _, n in self._kept) <= MOST_IDLE_BYTES:
+                self._kept = sorted([*self._kept, (descriptor, size)], key=lambda pair: pair[1])
+                return
+        os.close(descriptor)
+
+
+_IDLE = _Idle()
 
 
 class MemoryFile:
@@ -36,31 +74,73 @@ class MemoryFile:
         folder = tempfile.mkdtemp(prefix="psana_dask_stream_")
         self.path = os.path.join(folder, f"memory{suffix}")
         self.size = 0
-        if hasattr(os, "memfd_create"):
-            self._descriptor = os.memfd_create("psana_dask", os.MFD_CLOEXEC)
+        anonymous = hasattr(os, "memfd_create")
+        if anonymous:
+            self._descriptor = _IDLE.take()
             os.symlink(f"/proc/{os.getpid()}/fd/{self._descriptor}", self.path)
         else:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._close = weakref.finalize(self, _close, self._descriptor, self.path, folder)
+        LENGTHS[self.path] = 0
+        self._close = weakref.finalize(self, _close, self._descriptor, self.path, folder, anonymous)
 
     def append(self, pieces: Iterable[Data]) -> None:
         """Add bytes at the end."""
         waiting = [memoryview(p).cast("B") for p in pieces]
         while waiting:
-            some = waiting[:MOST_VECTORS]
-            written = os.writev(self._descriptor, some)
+            written = os.pwritev(self._descriptor, waiting[:MOST_VECTORS], self.size)
             self.size += written
             while waiting and written >= len(waiting[0]):
                 written -= len(waiting.pop(0))
             if written:
                 waiting[0] = waiting[0][written:]
+        LENGTHS[self.path] = self.size
 
     def close(self) -> None:
         """Give the memory back."""
         self._close()
 
 
-def _close(descriptor: int, path: str, folder: str) -> None:
+def _close(descriptor: int, path: str, folder: str, anonymous: bool) -> None:
     POOL.forget(path)
-    os.close(descriptor)
+    LENGTHS.pop(path, None)
     shutil.rmtree(folder, ignore_errors=True)
+    if anonymous:
+        _IDLE.give(descriptor)
+    else:
+        os.close(descriptor)
+
+
+SMALL = 64 * 1024
+"""Datagrams below this size are copied as they come."""
+
+
+class Landing:
+    """Copies of datagrams, in memory that is used again as soon as nobody holds its copy."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[int, list[NDArray[np.uint8]]] = {}
+
+    def copied(self, data: memoryview) -> Data:
+        """Return a copy of some bytes."""
+        size = len(data)
+        if size < SMALL:
+            return bytes(data)
+        array = self._array(_room(size))
+        np.copyto(array[:size], np.frombuffer(data, np.uint8))
+        return memoryview(array)[:size]
+
+    def _array(self, room: int) -> NDArray[np.uint8]:
+        """Return memory that nobody else has."""
+        kept = self._arrays.setdefault(room, [])
+        for number in range(len(kept)):
+            # two know idle memory: the list, and the call that counts
+            if sys.getrefcount(kept[number]) <= 2:
+                return kept[number]
+        kept.append(np.empty(room, np.uint8))
+        return kept[-1]
+
+
+def _room(size: int) -> int:
+    """Return a size that datagrams of about this size share: steps of an eighth."""
+    step = 1 << max(0, size.bit_length() - 4)
+    return -(-size // step) * step
