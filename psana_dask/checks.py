@@ -95,10 +95,7 @@ def _presence(run: Run, name: str) -> dict[str, float]:
 
 def _there(run: Run, name: str) -> Bools:
     """Return which events have a detector; one that is declared alone has none."""
-    try:
-        return np.asarray(run.detectors[name].present.values, bool)
-    except KeyError:
-        return np.zeros(len(run), bool)
+    return np.asarray(run.detectors[name].present.values, bool)
 
 
 def longest(flags: Bools) -> int:

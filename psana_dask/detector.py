@@ -115,13 +115,20 @@ class Detector:
 
     @property
     def damage(self) -> xr.DataArray:
-        """Damage word of each event."""
-        return self.dataset()["damage"]
+        """Damage word of each event; 0 everywhere if no event of the run has the detector."""
+        return self._of_events("damage", np.uint32).rename("damage")
 
     @property
     def present(self) -> xr.DataArray:
-        """Whether each event has the detector."""
-        return self.dataset()["present"].rename(f"{self.name}_present")
+        """Whether each event has the detector; False everywhere if no event of the run has it."""
+        return self._of_events("present", np.bool_).rename(f"{self.name}_present")
+
+    def _of_events(self, name: str, dtype: Any) -> xr.DataArray:
+        """Return ``present`` or ``damage``; zeros for a detector that is only declared."""
+        data = self.dataset()
+        if name in data:
+            return data[name]
+        return data["time"].copy(data=np.zeros(len(self._view.choice), dtype)).drop_attrs()
 
     @property
     def config(self) -> DetectorConfig:

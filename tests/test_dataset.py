@@ -127,6 +127,10 @@ def test_a_detector_that_never_appears_is_left_out_with_a_warning(tmp_path):
     assert data.sizes["time"] == 12
     with pytest.raises(AttributeError, match=r"cam.raw is declared, but no event of the run has it"):
         run.cam.raw  # noqa: B018
+    for values, dtype in ((run.cam.present, np.bool_), (run.cam.damage, np.uint32)):
+        assert values.dtype == dtype
+        assert not values.values.any()
+        np.testing.assert_array_equal(values.time, run.events.time)
 
 
 def test_a_detector_that_the_selection_lacks_is_left_out(rich_run):
