@@ -218,5 +218,5 @@ class Truth:
 
     @cached_property
     def calib(self) -> MemoryStore:
-        """The constants of all detectors with frames: ``psana_dask.open(truth.folder, calib=truth.calib)``."""
+        """The constants of detectors with frames: ``psana_dask.open(truth.folder, calib=truth.calib)``."""
         return constants_of(self._content.detectors, self._content.pictures, self.spec.format)

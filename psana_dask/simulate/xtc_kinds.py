@@ -15,7 +15,7 @@ import numpy as np
 from psana_dask.readers.records import Record
 from psana_dask.readers.tables import record_for
 from psana_dask.readers.tables.names import BLD_NAMES
-from psana_dask.readers.xtc_layout import Level, bld_source, detector_source
+from psana_dask.readers.xtc_layout import Level, bld_source, detector_source, source_name
 from psana_dask.simulate.describe import Algorithm, Config, Detector, Field, Value
 from psana_dask.simulate.values import (
     Moment,
@@ -424,7 +424,8 @@ def _filled_in(detector: Detector, kind: XtcKind, whole: Source) -> XtcDetector:
     if detector.dtype:
         fields = tuple(replace(f, dtype=detector.dtype) if f.value is frame else f for f in fields)
     algorithms = detector.algorithms or (Algorithm(fields=fields),)
-    filled = replace(detector, shape=shape, config=config, algorithms=algorithms)
+    address = detector.source or source_name(*whole)
+    filled = replace(detector, shape=shape, config=config, algorithms=algorithms, source=address)
     return XtcDetector(filled, kind, _sources(filled, whole, shape), whole)
 
 
