@@ -212,7 +212,9 @@ class Scanner:
     def columns(self) -> dict[str, Array]:
         """Return the columns of all that was scanned, as `model` names them."""
         closing = {"first_block": len(self._columns["key"]), "first_word": len(self._columns["words"])}
-        return {name: column.closed(closing.get(name)) for name, column in self._columns.items()}
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # joining is copying, which threads share
+            joined = pool.map(lambda name: self._columns[name].closed(closing.get(name)), _COLUMNS)
+            return dict(zip(_COLUMNS, joined, strict=True))
 
     def add(self, rows: Mapping[str, Array]) -> None:
         """Append columns whose row numbers start at 0; the arrays are kept."""
