@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psana_dask.dataset import Names, View, run_attrs
+from psana_dask.analysis.perframe import PerFrame
+from psana_dask.dataset import View, run_attrs
 from psana_dask.indexing import labelled
 from psana_dask.reductions import compute, tasks
 from psana_dask.reductions.groups import By, Condition, Groups, event_values, given_values, groups_of
 from psana_dask.reductions.leaves import span
 from psana_dask.reductions.quantities import Quantity, quantities
+from psana_dask.reductions.quantities import Wanted as Names
 from psana_dask.reductions.results import Nodes, variables
 from psana_dask.reductions.statistics import CUBE, STATISTICS, Histogram, Projection, Request, Wanted
 
@@ -61,7 +63,7 @@ def statistic(view: View, which: str, names: Names, choices: Choices) -> xr.Data
 
 def reduce(view: View, what: Any, names: Names, choices: Choices, merge: Any = None) -> Any:
     """Return statistics over time, or what a function makes of it; see `Run.reduce`."""
-    if callable(what):
+    if callable(what) and not isinstance(what, PerFrame):
         return _by_function(view, what, names, choices, merge)
     if merge is not None:
         raise ValueError("merge= belongs to a function; statistics know how to merge")

@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.analysis.perframe import PerFrame
 from psana_dask.choice import Choice
-from psana_dask.dataset import Names, View, chosen_fields
+from psana_dask.dataset import View, chosen_fields
 from psana_dask.errors import NameNotFound
 from psana_dask.fields import any_panel
 from psana_dask.pipeline import CountArray, StringArray, Target, ragged_reader
 from psana_dask.recording import Recording, open_recording
-from psana_dask.reductions.quantities import PIXELS, Quantity, field_quantity, listed, pixel_quantity
+from psana_dask.reductions.quantities import (
+    PIXELS,
+    Quantity,
+    derived_quantity,
+    field_quantity,
+    listed,
+    pixel_quantity,
+)
+from psana_dask.reductions.quantities import Wanted as Names
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -81,6 +90,12 @@ def event_fields(
     """Return the fields that names mean, of any kind; all that a detector has where none is named."""
     found: dict[tuple[str, str], EventField] = {}
     for name in listed(view, names):
+        if isinstance(name, PerFrame):
+            derived = derived_quantity(view, name, dict(calibration or {}))
+            found[derived.detector, name.name] = EventField(
+                derived.detector, name.name, derived.target, derived
+            )
+            continue
         detector, _, last = name.rpartition(".") if isinstance(name, str) else (name[0], "", name[1])
         if last in PIXELS and detector:
             entry = view.find(detector)

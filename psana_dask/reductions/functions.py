@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.analysis.perframe import PerFrame
 from psana_dask.choice import Choice
-from psana_dask.dataset import Names, View, event_coords, run_attrs
+from psana_dask.dataset import View, event_coords, run_attrs
 from psana_dask.errors import EventNotFound, FunctionError
 from psana_dask.options import current
 from psana_dask.reductions import compute
@@ -30,6 +31,7 @@ from psana_dask.reductions.eventfields import (
 )
 from psana_dask.reductions.groups import Groups
 from psana_dask.reductions.leaves import LEAF, Carry, spans
+from psana_dask.reductions.quantities import Wanted as Names
 from psana_dask.reductions.tasks import Piece
 
 if TYPE_CHECKING:
@@ -222,6 +224,7 @@ def map_function(
     import xarray as xr
 
     graph = compute.Tasks()
+    names = function.names if names is None and isinstance(function, PerFrame) else names
     fields = tuple(event_fields(view, names, calibration))
     call = Call(function, fields)
     numbers = view.choice.numbers

@@ -79,7 +79,7 @@ class Quantity:
         Of an event.
     coords, attrs : mapping
         Of a result.
-    made_of : FrameArray, CalibratedArray or DerivedArray
+    made_of : FrameArray or CalibratedArray
         What is reduced: the panels of an image are, and are assembled at the end.
     assembly : Assembly, optional
     """
@@ -88,7 +88,7 @@ class Quantity:
     detector: str
     lazy: LazyArray
     dims: tuple[str, ...]
-    made_of: FrameArray | CalibratedArray | DerivedArray
+    made_of: FrameArray | CalibratedArray
     coords: Mapping[str, Any] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     assembly: Assembly | None = None
@@ -101,9 +101,7 @@ class Quantity:
     @property
     def frames(self) -> Frames:
         """What a task reads."""
-        made_of = self.made_of
-        derived = isinstance(made_of, DerivedArray)
-        return DerivedFrames.of_derived(made_of) if derived else Frames.of(made_of)
+        return Frames.of(self.made_of)
 
     @property
     def panel_dims(self) -> tuple[str, ...]:
@@ -122,6 +120,15 @@ class Quantity:
     def read(self, events: Ints) -> NDArray[Any]:
         """Return the values of some events, (event, ...)."""
         return np.asarray(over(self.lazy, events)[...])
+
+
+class DerivedQuantity(Quantity):
+    """What a function makes of each frame, as a quantity: `made_of` is a `DerivedArray`."""
+
+    @property
+    def frames(self) -> Frames:
+        """What a task reads."""
+        return DerivedFrames.of_derived(self.made_of)  # type: ignore[arg-type]
 
 
 def quantities(
@@ -223,7 +230,7 @@ def _quantity(
     attrs: dict[str, Any],
 ) -> Quantity:
     empty = over(lazy, np.zeros(0, np.int64))
-    return Quantity(name, detector, empty, lazy.dims[1:], empty, coords, attrs)  # type: ignore[arg-type]
+    return Quantity(name, detector, empty, lazy.dims[1:], empty, coords, attrs)
 
 
 def pixel_quantity(view: View, entry: Entry, which: str, **choices: Any) -> Quantity:
@@ -265,7 +272,7 @@ def derived_quantity(view: View, made: PerFrame, calibration: Mapping[str, Any])
     attrs = {**base.attrs, **made.attrs, "made_of": made.of}
     name = f"{base.detector}_{made.name}"
     dims = base.dims if made.dims is None else lazy.dims[1:]
-    return Quantity(name, base.detector, lazy, dims, lazy, coords, attrs)
+    return DerivedQuantity(name, base.detector, lazy, dims, lazy, coords, attrs)  # type: ignore[arg-type]
 
 
 def _scalar_of(view: View, name: str) -> FrameArray:

@@ -196,7 +196,9 @@ class Request:
     def exact(self) -> bool:
         """Whether sums of words, calibrated at the end, do."""
         word, tables = self.frames.raw.dtype, self.frames.tables
-        if self.weighted or not self.frames.are_words or word.kind not in "iub" or (word.kind == "u" and word.itemsize == 8):
+        if self.weighted or not self.frames.are_words:
+            return False
+        if word.kind not in "iub" or (word.kind == "u" and word.itemsize == 8):
             return False
         if (self.squares or tables is not None) and word.itemsize > 2:
             return False

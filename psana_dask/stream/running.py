@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from psana_dask.calibrated import CalibratedArray
+from psana_dask.analysis.perframe import PerFrame
 from psana_dask.choice import Choice
-from psana_dask.dataset import Names, View
+from psana_dask.dataset import View
 from psana_dask.errors import NameNotFound
-from psana_dask.pipeline import FrameArray
+from psana_dask.pipeline import Target
 from psana_dask.reductions.calls import labelled_dataset
+from psana_dask.reductions.derived import retargeted
 from psana_dask.reductions.groups import Groups
 from psana_dask.reductions.moments import LEVELS
-from psana_dask.reductions.quantities import Quantity, listed, quantities
+from psana_dask.reductions.quantities import Name, Quantity, listed, quantities
+from psana_dask.reductions.quantities import Wanted as Names
 from psana_dask.reductions.results import variables
 from psana_dask.reductions.statistics import CUBE, STATISTICS, Histogram, Projection, Request, Wanted
 from psana_dask.reductions.tasks import Piece, blocks, merge_nodes
@@ -116,9 +118,10 @@ class Running:
                 self._look_for(view, name)
         return [_rebound(q, view) for found in self._templates.values() for q in found]
 
-    def _look_for(self, view: View, name: str | tuple[str, str]) -> None:
+    def _look_for(self, view: View, name: Name) -> None:
         """Find what a name means, unless no event had it yet."""
-        detector = name[0] if isinstance(name, tuple) else name.rpartition(".")[0] or name
+        field = name.of if isinstance(name, PerFrame) else name
+        detector = field[0] if isinstance(field, tuple) else field.rpartition(".")[0] or field
         if not any(c in detector for c in "*?["):
             view.find(detector)
         try:
@@ -126,7 +129,7 @@ class Running:
         except NameNotFound:
             return
         self._templates[name] = found
-        self._single = single and isinstance(self._names, str | tuple)
+        self._single = single and isinstance(self._names, str | tuple | PerFrame)
 
     def _begin(self, quantity: Quantity) -> _State:
         request = Request(quantity.frames, quantity.made_of.dtype, self._wanted)
@@ -170,14 +173,12 @@ def cube_of(what: Any, names: Names) -> tuple[Any, Names]:
 
 def _rebound(quantity: Quantity, view: View) -> Quantity:
     """Return a quantity that reads from the recording of another batch."""
-    recording, made_of = view.recording, quantity.made_of
-    raw = made_of.raw if isinstance(made_of, CalibratedArray) else made_of
-    target = replace(
-        raw.target, files=recording.files, token=recording.token, held=recording,
-        choice=Choice(np.zeros(0, np.int64), view.choice.total),
-    )  # fmt: skip
-    inner = raw.dims[2:] if raw._panelled else raw.dims[1:]
-    again: Any = FrameArray(target, inner)
-    if isinstance(made_of, CalibratedArray):
-        again = CalibratedArray(again, made_of._tables, made_of._digest)
-    return replace(quantity, made_of=again)
+    recording = view.recording
+
+    def change(target: Target) -> Target:
+        return replace(
+            target, files=recording.files, token=recording.token, held=recording,
+            choice=Choice(np.zeros(0, np.int64), view.choice.total),
+        )  # fmt: skip
+
+    return replace(quantity, made_of=retargeted(quantity.made_of, change))
