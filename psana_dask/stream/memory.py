@@ -75,6 +75,7 @@ class MemoryFile:
         self.path = os.path.join(folder, f"memory{suffix}")
         self.size = 0
         anonymous = hasattr(os, "memfd_create")
+        self._anonymous = anonymous
         if anonymous:
             self._descriptor = _IDLE.take()
             os.symlink(f"/proc/{os.getpid()}/fd/{self._descriptor}", self.path)
@@ -87,13 +88,18 @@ class MemoryFile:
         """Add bytes at the end."""
         waiting = [memoryview(p).cast("B") for p in pieces]
         while waiting:
-            written = os.pwritev(self._descriptor, waiting[:MOST_VECTORS], self.size)
+            written = self._write(waiting[:MOST_VECTORS])
             self.size += written
             while waiting and written >= len(waiting[0]):
                 written -= len(waiting.pop(0))
             if written:
                 waiting[0] = waiting[0][written:]
         LENGTHS[self.path] = self.size
+
+    def _write(self, pieces: list[memoryview]) -> int:
+        if self._anonymous:
+            return os.pwritev(self._descriptor, pieces, self.size)
+        return os.writev(self._descriptor, pieces)
 
     def close(self) -> None:
         """Give the memory back."""

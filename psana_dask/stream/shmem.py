@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from psana_dask.errors import FormatError, ReadError
 from psana_dask.model import Service
-from psana_dask.stream.datagrams import HEADERS, Dgram, Header
+from psana_dask.stream.datagrams import HEADERS, Data, Dgram, Header
+from psana_dask.stream.memory import Landing
 from psana_dask.stream.mqueue import Queue
 from psana_dask.stream.shmem_layout import Note, discovery_name, memory_name, queue_name
 from psana_dask.stream.taps import Delivery, Refusals
@@ -65,6 +66,7 @@ class ShmemTap:
     def __init__(self, tag: str, timeout: float = 10.0) -> None:
         self._tag, self._timeout = tag, timeout
         self.refused = Refusals()
+        self._landing = Landing()
         self._enabled = self._began = False
         self._anew = False
         stop = time.monotonic() + timeout
@@ -197,7 +199,7 @@ class ShmemTap:
             return None
         return Dgram(0, data[: header.size])
 
-    def _transition_data(self, connection: _Connection) -> bytes | None:
+    def _transition_data(self, connection: _Connection) -> Data | None:
         """Return the bytes of the transition that the socket announces; None when the server went away."""
         try:
             message = _receive_exactly(connection.sock)
@@ -237,24 +239,25 @@ class ShmemTap:
         header = self._header(data)
         return None if header is None or header.service != Service.L1_ACCEPT else Dgram(0, data)
 
-    def _copied(self, connection: _Connection, note: Note) -> bytes:
+    def _copied(self, connection: _Connection, note: Note) -> Data:
         """Return a copy of the datagram in a buffer."""
         size, index = connection.geometry.size, note.index
         if not 0 <= index < connection.geometry.buffers:
             self.refused.add(f"buffer {index} of {connection.geometry.buffers}")
             return b""
         start = index * size
-        head = connection.memory[start : start + min(40, size)]
         form = getattr(self, "form", None)
         if form is None:
             return connection.memory[start : start + size]
+        head = connection.memory[start : start + min(40, size)]
         try:
             wanted = HEADERS[form](head).size
         except FormatError:
             return head
-        return connection.memory[start : start + min(wanted, size)]
+        with memoryview(connection.memory) as memory, memory[start : start + min(wanted, size)] as buffer:
+            return self._landing.copied(buffer)
 
-    def _header(self, data: bytes) -> Header | None:
+    def _header(self, data: Data) -> Header | None:
         """Return the header of a whole datagram; count what is none."""
         try:
             header = HEADERS[self.form](data)
