@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -28,8 +28,12 @@ def follow(
     timeout: float | None = TIMEOUT,
     poll: float = POLL,
     patience: float | None = None,
+    until: Callable[[], bool] | None = None,
 ) -> Iterator[View]:
-    """Yield the events of a run that is being written, from its first one on; see `Run.follow`."""
+    """Yield the events of a run that is being written, from its first one on; see `Run.follow`.
+
+    `until` is asked at every poll: following ends when it says True.
+    """
     if batch < 1:
         raise ValueError(f"batch={batch}: use 1 or more")
     if not view.choice.is_everything:
@@ -38,7 +42,7 @@ def follow(
     find = partial(refreshed, files, new_streams=has_all_streams(files))
     growing = GrowingRun(find, patience=patience)
     done = 0
-    for _ in _polls(growing, timeout, poll):
+    for _ in _polls(growing, timeout, poll, until or (lambda: False)):
         recording = growing.recording() if growing.counts.events > done else None
         if recording is None:
             continue
@@ -49,9 +53,11 @@ def follow(
         done = total
 
 
-def _polls(growing: GrowingRun, timeout: float | None, poll: float) -> Iterator[None]:
+def _polls(
+    growing: GrowingRun, timeout: float | None, poll: float, until: Callable[[], bool]
+) -> Iterator[None]:
     """Poll until the run has ended, or nothing came for `timeout` seconds."""
-    while True:
+    while not until():
         new = growing.poll()
         yield
         if new:

@@ -116,7 +116,7 @@ class Running:
         for name in listed(view, self._names):
             if name not in self._templates:
                 self._look_for(view, name)
-        return [_rebound(q, view) for found in self._templates.values() for q in found]
+        return [rebound(q, view) for found in self._templates.values() for q in found]
 
     def _look_for(self, view: View, name: Name) -> None:
         """Find what a name means, unless no event had it yet."""
@@ -171,7 +171,7 @@ def cube_of(what: Any, names: Names) -> tuple[Any, Names]:
     return (what, names) if every or names is not None else (list(CUBE), what)
 
 
-def _rebound(quantity: Quantity, view: View) -> Quantity:
+def rebound(quantity: Quantity, view: View) -> Quantity:
     """Return a quantity that reads from the recording of another batch."""
     recording = view.recording
 
