@@ -22,6 +22,7 @@ package can still catch it::
      ├── ArchiverError (OSError)             an archiver gives no usable answer
      ├── ExportError (OSError)              an export cannot be written or finished
      ├── PageError (OSError)                 a page cannot be served
+     ├── ReadOnlyError (PermissionError)     constants may not be changed here
      ├── FunctionError (RuntimeError)        a function of the user failed, or does what it may not
      └── MissingLibrary (ImportError)        an optional library is not installed
 
@@ -133,6 +134,10 @@ class ClusterError(PsanaError, RuntimeError):
 
 class PageError(PsanaError, OSError):
     """A page cannot be served: the port is taken, or the address is not of this machine."""
+
+
+class ReadOnlyError(PsanaError, PermissionError):
+    """Constants may not be changed here; says how to be allowed to."""
 
 
 class FunctionError(PsanaError, RuntimeError):

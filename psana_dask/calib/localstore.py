@@ -217,7 +217,7 @@ class LocalStore:
             There is no deployment left to take back.
         """
         folder = self.folder(detector, kind)
-        last = self._last_deployment(detector, kind)
+        last = self.last_deployment(detector, kind)
         path = folder / last.file
         stamp = _now()
         kept = path.with_name(f"{path.name}-{stamp}")
@@ -230,7 +230,14 @@ class LocalStore:
         self._record(folder, "undo", last.file, kept, stamp, last.backup, f"{last.time} {comment}")
         return last
 
-    def _last_deployment(self, detector: str, kind: str) -> HistoryLine:
+    def last_deployment(self, detector: str, kind: str) -> HistoryLine:
+        """Return the deployment that `undo` would take back.
+
+        Raises
+        ------
+        ConstantsNotFound
+            There is none.
+        """
         open_ones: list[HistoryLine] = []
         for line in self.history(detector, kind):
             if line.action == "undo" and open_ones:
