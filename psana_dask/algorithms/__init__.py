@@ -12,9 +12,9 @@ nothing here knows a file.  `psana_dask.analysis` applies them to DataArrays, la
 
 from __future__ import annotations
 
-import importlib
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from psana_dask.lazily import on_first_use
 
 if TYPE_CHECKING:
     from psana_dask.algorithms.azimuthal import Integrator, Profiles, integrate, prepare_azimuthal
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     )
 
 # fmt: off
-_MODULES: dict[str, tuple[str, ...]] = {
+__getattr__, __dir__ = on_first_use(__name__, {
     "azimuthal": ("Integrator", "Profiles", "integrate", "prepare_azimuthal"),
     "background": ("background_shapes", "subtract_background"),
     "correlation": ("MultiTau",),
@@ -66,9 +66,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "time_of"),
     "waveforms": ("Edges", "basis_of", "find_edges", "fit_basis", "integrate_windows",
         "subtract_baseline"),
-}
+})
 # fmt: on
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "COLUMNS", "Edges", "HsdStreams", "Integrator", "LocalFinder", "MultiTau", "Peaks", "PhotonPeaks",
@@ -79,15 +78,3 @@ __all__ = [
     "prepare_droplet", "prepare_radial", "project", "running_references", "step_weights",
     "subtract_background", "subtract_baseline", "time_of",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    setattr(sys.modules[__name__], name, found)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from psana_dask.algorithms.hits import lit_pixels as count_lit
 from psana_dask.algorithms.peaks import UNITS, Finder, momentum, places
 from psana_dask.algorithms.positions import Positions
 from psana_dask.analysis.events import EVENT, Output, by_event
+from psana_dask.analysis.perframe import PerFrame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +93,35 @@ def _placed(data: xr.Dataset, where: Positions, energy: float | xr.DataArray | N
         if name in data:
             data[name].attrs["units"] = unit
     return data
+
+
+def powder_of(of: str, finder: Finder, *, most: int = 1024) -> PerFrame:
+    """Return the peaks of each frame of a field as a frame, for reductions: a virtual powder pattern.
+
+    Each peak's ``intensity`` stands at its brightest pixel, everything else is 0.
+
+    Parameters
+    ----------
+    of : str
+        ``"cspad.calib"``.
+    finder : RadialFinder or LocalFinder
+    most : int
+        Peaks kept of each frame.
+
+    Examples
+    --------
+    >>> powder = run.sum(analysis.powder_of("cspad.calib", finder))
+    >>> run.cspad.assembled(powder).plot()
+    """
+    return PerFrame(of, "powder", partial(_powder, finder=finder, most=most), dtype=np.float32)
+
+
+def _powder(frames: NDArray[Any], finder: Finder, most: int) -> NDArray[np.float32]:
+    table = blocks.find_peaks(frames, finder, most=most).table()
+    out = np.zeros((len(frames), *finder.shape), np.float32)
+    place = tuple(table[name].astype(np.int64) for name in ("event", "panel", "row_top", "col_top"))
+    np.add.at(out, place, table["intensity"].astype(np.float32))
+    return out.reshape(frames.shape)
 
 
 def peak_table(peaks: xr.Dataset) -> pd.DataFrame:

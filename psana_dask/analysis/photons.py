@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from psana_dask.algorithms.droplets import find_droplets as find_in_block
 from psana_dask.algorithms.groups import COLUMNS
 from psana_dask.algorithms.photons import count_photons as count_in_block
 from psana_dask.analysis.events import EVENT, Output, by_event
+from psana_dask.analysis.perframe import PerFrame
 
 
 def count_photons(
@@ -26,6 +29,59 @@ def count_photons(
     dims = {str(dim): size for dim, size in frames.sizes.items() if dim != EVENT}
     chosen = {"adu": adu, "fraction": fraction, "mask": None if mask is None else np.asarray(mask, bool)}
     return by_event(count_in_block, frames, [Output("photons", dims, np.uint16)], constants=chosen)["photons"]
+
+
+def photons_of(of: str, adu: float, *, fraction: float = 0.9, mask: Any = None) -> PerFrame:
+    """Return the photons in each pixel of each frame of a field, for reductions.
+
+    Parameters
+    ----------
+    of : str
+        ``"cspad.calib"``.
+    adu, fraction, mask
+        As for `algorithms.count_photons`.
+
+    Examples
+    --------
+    >>> run.sum(analysis.photons_of("cspad.calib", adu=30))
+    """
+    good = None if mask is None else np.asarray(mask, bool)
+    function = partial(count_in_block, adu=adu, fraction=fraction, mask=good)
+    return PerFrame(of, "photons", function, dtype=np.uint16)
+
+
+def spectrum_of(of: str, edges: Iterable[float], *, high: float, low: float, **choices: Any) -> PerFrame:
+    """Return how many droplets of each frame of a field lie between edges, for reductions.
+
+    Parameters
+    ----------
+    of : str
+        ``"cspad.calib"``.
+    edges : iterable of float
+        Increasing, in units of the data; the last bin includes its upper edge.
+    high, low, **choices
+        As for `algorithms.find_droplets`.
+
+    Examples
+    --------
+    >>> run.sum(analysis.spectrum_of("cspad.calib", np.arange(0, 200, 2), high=20, low=8)).plot()
+    """
+    limits = np.asarray(list(edges), np.float64)
+    if len(limits) < 2 or not (np.diff(limits) > 0).all():
+        raise ValueError(f"edges of bins increase: {limits[:4]}...")
+    if choices.get("mask") is not None:
+        choices["mask"] = np.asarray(choices["mask"], bool)
+    function = partial(_spectrum, edges=limits, high=high, low=low, **choices)
+    coords = {"intensity": ("intensity", (limits[1:] + limits[:-1]) / 2)}
+    return PerFrame(of, "spectrum", function, {"intensity": len(limits) - 1}, np.int64, coords)
+
+
+def _spectrum(frames: Any, edges: Any, **choices: Any) -> Any:
+    found = find_in_block(frames, **choices)
+    out = np.zeros((len(frames), len(edges) - 1), np.int64)
+    for counts, intensity, number in zip(out, found["intensity"], found.count, strict=True):
+        counts[:] = np.histogram(intensity[:number], edges)[0]
+    return out
 
 
 def find_droplets(
