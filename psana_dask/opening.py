@@ -18,6 +18,7 @@ from psana_dask.files import RunFiles, find_run, find_runs, is_data_set, parse_d
 from psana_dask.pipeline import catalog_of
 from psana_dask.recording import Recording, open_recording, run_numbers
 from psana_dask.run import Run
+from psana_dask.runs import Runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +177,7 @@ def open_runs(
     *,
     dir: str | os.PathLike[str] | None = None,
     **options: Any,
-) -> list[Run]:
+) -> Runs:
     """Open every run of a source, or the given ones, ordered by number.
 
     Parameters
@@ -186,6 +187,15 @@ def open_runs(
     runs : iterable of int, optional
     **options
         Passed to `open_run`.
+
+    Returns
+    -------
+    Runs
+        A sequence of `Run`, with ``.dataset``, ``.mean``, ``.reduce``, ... of them all.
+
+    Examples
+    --------
+    >>> open_runs("tstx00117", range(5, 9), dir="/data").mean("epixquad.image", by="run")
     """
     opened = []
     wanted = None if runs is None else set(runs)
@@ -195,7 +205,7 @@ def open_runs(
             if wanted is None or number in wanted:
                 paths = list(files.paths)
                 opened.append(open_run(paths, number, **options))
-    return opened
+    return Runs(opened)
 
 
 def list_runs(experiment: Source, dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
