@@ -18,10 +18,13 @@ class ClusterClient(Client):
     Parameters
     ----------
     cluster : distributed.deploy.Cluster
+    direct : bool
+        Fetch results from the workers themselves, not through the scheduler; workers on other
+        machines may not be within reach.
     """
 
-    def __init__(self, cluster: Any) -> None:
-        super().__init__(cluster)
+    def __init__(self, cluster: Any, *, direct: bool = False) -> None:
+        super().__init__(cluster, direct_to_workers=direct)
         logging.getLogger("asyncio").addFilter(_is_news)
 
     def __getattr__(self, name: str) -> Any:

@@ -79,7 +79,7 @@ def local(
     }
     chosen |= options
     chosen["env"] = environment(size) | options.get("env", {})
-    return ClusterClient(LocalCluster(**chosen))
+    return ClusterClient(LocalCluster(**chosen), direct=True)
 
 
 def free_address(address: str) -> str:

@@ -26,6 +26,9 @@ TASK_BYTES = 2**30
 
 MOST_LEVEL = 5
 
+FEW = 2
+"""Tasks for each thread that the scheduler does not spread evenly by itself; more it does."""
+
 PATIENT_SHARE = 1.3
 """How much longer than everybody's equal share the busiest worker may take."""
 
@@ -87,18 +90,23 @@ class Tasks:
     def __init__(self) -> None:
         self._name = f"psana_dask-{uuid.uuid4().hex[:12]}"
         self._graph: dict[Any, Any] = {}
+        self._values: set[Any] = set()
+        self._leaves: list[Any] = []
 
     def shared(self, value: Any) -> TaskRef:
         """Add a value that a worker gets once."""
         key = (f"{self._name}-shared", len(self._graph))
         self._graph[key] = DataNode(key, value)
+        self._values.add(key)
         return TaskRef(key)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> TaskRef:
         """Add a call; arguments may be what other calls return, also in a list."""
         key = (f"{self._name}-{function.__name__}", len(self._graph))
         given = [List(*a) if isinstance(a, list) else a for a in arguments]
-        self._graph[key] = Task(key, function, *given)
+        task = self._graph[key] = Task(key, function, *given)
+        if task.dependencies <= self._values:
+            self._leaves.append(key)
         return TaskRef(key)
 
     def merged(self, nodes: Sequence[TaskRef], together: Callable[[list[TaskRef]], TaskRef]) -> TaskRef:
@@ -109,9 +117,22 @@ class Tasks:
 
     def delayed(self, wanted: Sequence[TaskRef]) -> list[Delayed]:
         """Return what some calls return, as Dask values of one graph."""
-        layer = MaterializedLayer(self._graph)
+        layer = MaterializedLayer(self._graph, annotations=self._places(active_client()))
         graph = HighLevelGraph({self._name: layer}, {self._name: set()})
         return [Delayed(ref.key, graph, layer=self._name) for ref in wanted]
+
+    def _places(self, client: Any) -> dict[str, Any] | None:
+        """Return what spreads few first tasks evenly over the workers; neighbours go to one worker.
+
+        By itself the scheduler sends such tasks to the worker that has the values they share,
+        and the others wait; many tasks it spreads.
+        """
+        workers = [] if client is None else sorted(client.nthreads())
+        if not workers or len(self._leaves) > FEW * threads():
+            return None
+        count = len(self._leaves)
+        place = {key: [workers[k * len(workers) // count]] for k, key in enumerate(self._leaves)}
+        return {"workers": place.get, "allow_other_workers": True}
 
     def computed(self, wanted: Sequence[TaskRef], label: str, progress: bool | None) -> list[Any]:
         """Compute what some calls return where Dask computes now.

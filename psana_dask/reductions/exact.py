@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from psana_dask.calib.detectors import PLAIN, Decoding
 from psana_dask.calib.gain import KIND_NUMBER
+from psana_dask.reductions.leaves import Partial
 from psana_dask.reductions.tiles import MOST_EVENTS, Tile
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class ExactNode:
+class ExactNode(Partial):
     """Exact sums of some events: what a task sends.
 
     Parameters

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.reductions.leaves import Partial
 from psana_dask.reductions.tiles import Tile
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class ExtremeNode:
+class ExtremeNode(Partial):
     """Least and greatest values of some events, (pixel,); NaN, or nothing in `present`, where there is none.
 
     Parameters
@@ -74,7 +75,7 @@ class Extremes:
 
 
 @dataclass(frozen=True, eq=False)
-class HistogramNode:
+class HistogramNode(Partial):
     """Counts of some events, (pixel or 1, bin)."""
 
     counts: NDArray[np.int64]

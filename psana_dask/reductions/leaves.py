@@ -39,6 +39,13 @@ def groups(nodes: Sequence[Node]) -> list[Sequence[Node]]:
     return [nodes[first : first + FAN] for first in range(0, len(nodes), FAN)]
 
 
+class Partial:
+    """What a task sends: it tells its size, for the scheduler brings work to where the data are."""
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + sum(getattr(v, "nbytes", 0) for v in vars(self).values())
+
+
 class Carry(Generic[Node]):
     """Merges nodes as they come, like the digits of a counter: at most one per level is kept.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psana_dask.reductions.leaves import FAN, LEAF, span
+from psana_dask.reductions.leaves import FAN, LEAF, Partial, span
 from psana_dask.reductions.tiles import Tile
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,7 @@ LEVELS = 9
 
 
 @dataclass(frozen=True, eq=False)
-class MomentNode:
+class MomentNode(Partial):
     """Sums over some events: what a task sends.
 
     Parameters
@@ -89,6 +89,15 @@ class Moments:
     def advance(self, events: int) -> None:
         """Note that all tiles of some events were pushed."""
         self._events += events
+
+    def rescale(self, exponent: int) -> None:
+        """Multiply all weights by a power of two: no bit of a mean or variance changes."""
+        from psana_dask.reductions.kernels import OFFSET, SPREAD, SQUARE, SUM, WEIGHT
+
+        for k in (WEIGHT, SUM, *((OFFSET, SQUARE) if len(self._leaf) > SQUARE else ())):
+            self._leaf[k] = np.ldexp(self._leaf[k], exponent)
+        for k in (WEIGHT, SUM, *((SPREAD,) if self._kept.shape[1] > SPREAD else ())):
+            self._kept[:, k] = np.ldexp(self._kept[:, k], exponent)
 
     def absorb(self, node: MomentNode, level: int) -> None:
         """Add a complete node that another accumulator made of the events that come next.

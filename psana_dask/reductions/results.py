@@ -73,7 +73,7 @@ def _labelled(
     import xarray as xr
 
     shape = values[0].shape if values else quantity.lazy.shape[1:]
-    data = np.stack(values) if values else np.zeros((0, *shape))
+    data = values[0] if len(values) == 1 else np.stack(values) if values else np.zeros((0, *shape))
     attrs = {**quantity.attrs, "reduction": what}
     all_dims = (*groups.dims, *dims)
     fitting = {k: v for k, v in coords.items() if _fits(k, v, all_dims)}

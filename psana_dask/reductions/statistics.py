@@ -240,7 +240,11 @@ class Request:
 
     def _from_sums(self, node: ExactNode | MomentNode) -> Mapping[Wanted, NDArray[Any]]:
         """Work out only what is wanted: an array of a large detector is slow to make."""
-        wanted, sums = self.statistics, self._sums(node)
+        wanted = self.statistics
+        whole = isinstance(node, ExactNode) and self.frames.tables is None
+        if whole and wanted == {"sum"}:
+            return {"sum": self._of_good(node.sums[0].astype(np.int64))}
+        sums = self._sums(node)
         if self.good is not None:
             sums = np.where(self.good, sums, 0.0)
         found: dict[Wanted, NDArray[Any]] = {}
@@ -248,7 +252,6 @@ class Request:
             numbers = node.numbers if isinstance(node, MomentNode) else None
             found["count"] = self._of_good(sums[0].astype(np.int64) if numbers is None else numbers)
         if "sum" in wanted:
-            whole = isinstance(node, ExactNode) and self.frames.tables is None
             found["sum"] = self._of_good(node.sums[0].astype(np.int64)) if whole else sums[1]
         with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: NaN where there is no value
             if "mean" in wanted:
