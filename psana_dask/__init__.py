@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, simulate
+    from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, psana, simulate
     from psana_dask.archive import archiver
     from psana_dask.checks import quality
     from psana_dask.clocks import find_offset
@@ -50,12 +50,14 @@ _HOMES = {
     "quality": ("psana_dask.checks", "quality"),
     "export": ("psana_dask.export", None),
     "geometry": ("psana_dask.geometry", None),
+    "psana": ("psana_dask.psana", None),
     "simulate": ("psana_dask.simulate", None),
 }
 
 __all__ = [
     "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "errors", "export", "find_offset",
-    "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream", "progress_bar", "quality",
+    "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream", "progress_bar", "psana",
+    "quality",
     "reduce", "set_options", "simulate", "times",
 ]  # fmt: skip
 

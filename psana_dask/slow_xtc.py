@@ -96,7 +96,7 @@ def settings(recording: Recording, alias: str, limit: int) -> DetectorConfig:
     segments: dict[int, Config] = {}
     for position in recording.wanted:
         index = recording.streams[position]
-        state = _state_at(index, limit)
+        state = state_at(index, limit)
         if state < 0:
             continue
         blocks: PayloadBlocks = recording.blocks[position]
@@ -108,7 +108,7 @@ def settings(recording: Recording, alias: str, limit: int) -> DetectorConfig:
     return DetectorConfig(segments)
 
 
-def _state_at(index: StreamIndex, limit: int) -> int:
+def state_at(index: StreamIndex, limit: int) -> int:
     """Return the state of configuration at a time, -1 before the first Configure."""
     changing = np.isin(index["service"], (Service.CONFIGURE, Service.BEGIN_STEP)) & (index["time"] <= limit)
     rows = np.flatnonzero(changing)

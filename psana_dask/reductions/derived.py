@@ -122,7 +122,7 @@ def retargeted(lazy: Any, change: Any) -> Any:
         sides = tuple(retargeted(side, change) for side in lazy.sides)
         return DerivedArray(retargeted(lazy.base, change), lazy.made, sides)
     if isinstance(lazy, ImageArray):
-        return ImageArray(retargeted(lazy._frames, change), lazy._tables, lazy._slots)
+        return ImageArray(retargeted(lazy._frames, change), lazy._tables, lazy._slots, lazy._fill)
     if isinstance(lazy, CalibratedArray):
         return CalibratedArray(retargeted(lazy.raw, change), lazy._tables, lazy._digest)
     inner = lazy.dims[2:] if lazy._panelled else lazy.dims[1:]

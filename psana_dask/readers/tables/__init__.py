@@ -274,6 +274,11 @@ _UNKNOWN = "Unknown."
 
 
 @cache
+def titles() -> list[str]:
+    """Return the names of all records, as the facility's libraries have them."""
+    return sorted(_by_title())
+
+
 def opaque(what: str) -> Record:
     """Return a record for a type that no table knows: its only value is `bytes`."""
     return Record(_UNKNOWN + what, (Array("bytes", "u1", 0, (REST,)),), align=1)
