@@ -73,6 +73,14 @@ def test_results_on_workers_have_the_same_bits(client, run, here, monkeypatch, n
     assert client.scheduler_info()["workers"]
 
 
+def test_few_tasks_are_spread_over_the_workers(client, run):
+    for _ in range(5):  # the scheduler by itself sends them to one worker more often than not
+        began = time.time()
+        run.sum("wild.raw")
+        tasks = [t for t in client.get_task_stream(start=began) if "accumulate_piece" in str(t["key"])]
+        assert len(tasks) == len({t["worker"] for t in tasks}) == 2
+
+
 def test_two_workers_are_killed(client, run, here, monkeypatch):
     monkeypatch.setattr(compute, "task_level", lambda events, nbytes: 0)
 
