@@ -74,6 +74,7 @@ def test_results_on_workers_have_the_same_bits(client, run, here, monkeypatch, n
 
 
 def test_few_tasks_are_spread_over_the_workers(client, run):
+    client.get_task_stream()  # the scheduler begins to keep it
     for _ in range(5):  # the scheduler by itself sends them to one worker more often than not
         began = time.time()
         run.sum("wild.raw")
