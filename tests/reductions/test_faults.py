@@ -77,7 +77,7 @@ def test_few_tasks_are_spread_over_the_workers(client, run):
     client.get_task_stream()  # the scheduler begins to keep it
     for _ in range(5):  # the scheduler by itself sends them to one worker more often than not
         began = time.time()
-        run.sum("wild.raw")
+        run.sum("jf.raw")
         tasks = [t for t in client.get_task_stream(start=began) if "accumulate_piece" in str(t["key"])]
         assert len(tasks) == len({t["worker"] for t in tasks}) == 2
 
