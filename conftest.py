@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-_FIGURES = pytest.StashKey[dict[str, dict[str, float]]]()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--full``."""
@@ -15,8 +13,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make room for figures."""
-    config.stash[_FIGURES] = {}
+    """Collect figures."""
+    config.pluginmanager.register(_Figures())
 
 
 @pytest.fixture(scope="session")
@@ -28,21 +26,31 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Print figures at the end of the session: ``figures("values", compared=10)``; equal titles add up."""
-    kept = request.config.stash[_FIGURES]
 
     def note(title: str, **numbers: float) -> None:
-        row = kept.setdefault(title, {})
-        for name, number in numbers.items():
-            row[name] = row.get(name, 0) + number
+        plain = {name: getattr(number, "item", lambda n=number: n)() for name, number in numbers.items()}
+        request.node.user_properties.append(("figures", (title, plain)))  # these reach the main process
 
     return note
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the figures."""
-    kept = config.stash[_FIGURES]
-    if kept:
-        terminalreporter.section("figures")
-    for title, numbers in kept.items():
-        words = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in numbers.items())
-        terminalreporter.line(f"{title}: {words}")
+class _Figures:
+    """Adds up what tests noted, in whichever process they ran."""
+
+    def __init__(self) -> None:
+        self._noted: dict[str, dict[str, float]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for kind, value in report.user_properties if report.when == "teardown" else ():
+            if kind == "figures":
+                title, numbers = value
+                row = self._noted.setdefault(title, {})
+                for name, number in numbers.items():
+                    row[name] = row.get(name, 0) + number
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._noted:
+            terminalreporter.section("figures")
+        for title, numbers in self._noted.items():
+            words = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in numbers.items())
+            terminalreporter.line(f"{title}: {words}")
