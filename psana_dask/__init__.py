@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from psana_dask.archive import archiver
     from psana_dask.checks import quality
     from psana_dask.clocks import find_offset
+    from psana_dask.experiment_table import summary
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
     from psana_dask.opening import open_source as open
@@ -48,6 +49,7 @@ _HOMES = {
     "cluster": ("psana_dask.cluster", None),
     "errors": ("psana_dask.errors", None),
     "quality": ("psana_dask.checks", "quality"),
+    "summary": ("psana_dask.experiment_table", "summary"),
     "export": ("psana_dask.export", None),
     "geometry": ("psana_dask.geometry", None),
     "psana": ("psana_dask.psana", None),
@@ -58,7 +60,7 @@ __all__ = [
     "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "errors", "export", "find_offset",
     "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream", "progress_bar", "psana",
     "quality",
-    "reduce", "set_options", "simulate", "times",
+    "reduce", "set_options", "simulate", "summary", "times",
 ]  # fmt: skip
 
 

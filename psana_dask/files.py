@@ -126,7 +126,7 @@ def parse_data_set(text: str) -> DataSet:
         experiment=values["exp"].rpartition("/")[2],  # "xpp/xpptut15" is accepted
         run=_run_number(values["run"]) if "run" in values else None,
         folder=values.get("dir"),
-        streams=_number_list(values["stream"]) if "stream" in values else None,
+        streams=number_list(values["stream"]) if "stream" in values else None,
         modes=frozenset(modes),
     )
 
@@ -137,7 +137,7 @@ def _run_number(text: str) -> int:
     return int(text.lstrip("r"))
 
 
-def _number_list(text: str) -> tuple[int, ...]:
+def number_list(text: str) -> tuple[int, ...]:
     """Return the numbers of ``"0,2,4-6"``."""
     numbers: list[int] = []
     for word in text.split(","):

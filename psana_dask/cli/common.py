@@ -12,6 +12,13 @@ dir_option = click.option("--dir", "folder", type=click.Path(), help="Folder of 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
+def run_list(text: str | None) -> list[int] | None:
+    """Return the run numbers of ``5,8-10``; None for None."""
+    from psana_dask.files import number_list
+
+    return None if text is None else list(number_list(text))
+
+
 def open_source(source: tuple[str, ...], run: int | None, folder: str | None, **options: Any) -> Any:
     """Open the run that the arguments of a command name."""
     from psana_dask.opening import open_run
