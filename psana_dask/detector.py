@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -490,6 +490,55 @@ class Detector:
         from psana_dask.reductions.roi import Roi
 
         return Roi(self._view, self._entry, panel, rows, cols, mask, choices)
+
+    # ---- waveforms ----------------------------------------------------------------------------
+    def waveforms(
+        self,
+        *,
+        stream: Literal["raw", "peaks"] = "raw",
+        samples: int | None = None,
+        period: float | None = None,
+        chunks: Any = "auto",
+    ) -> xr.Dataset:
+        """Return the waveforms of a digitiser, in volts and seconds where its settings say so.
+
+        Parameters
+        ----------
+        stream : {"raw", "peaks"}
+            Of a high-speed digitiser (hsd): what it recorded, or the peaks that it found in their places.
+        samples : int, optional
+            Length of its waveforms; by default that of the first events.
+        period : float, optional
+            Seconds between samples, for digitisers whose settings do not say.
+        chunks : "auto", mapping or None
+
+        Returns
+        -------
+        Dataset
+            ``waveform`` (time[, panel], channel[, segment], sample), lazy, NaN beyond the end of short
+            channels and, of hsd, in events without; ``seconds`` where they are known. `units` are V or counts.
+
+        Raises
+        ------
+        NameNotFound
+            The detector has no waveforms.
+
+        Examples
+        --------
+        >>> waves = run.acqiris.waveforms()  # doctest: +SKIP
+        >>> analysis.find_edges(waves.waveform, threshold=-0.02, deadtime=5)  # doctest: +SKIP
+        """
+        from psana_dask.waveforms import waveforms
+
+        return waveforms(
+            self._view, self._entry, stream=stream, samples=samples, period=period, chunks=chunks
+        )
+
+    def fex_peaks(self, channel: str, *, panel: int | None = None) -> xr.Dataset:
+        """Return the peaks that a high-speed digitiser found, ragged; see `analysis.decode_hsd`."""
+        from psana_dask.analysis.hsd import decode_hsd
+
+        return decode_hsd(self.field(channel), panel=panel)  # type: ignore[arg-type]
 
     # ---- text ---------------------------------------------------------------------------------
     @cached_property

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     )
     from psana_dask.algorithms.waveforms import (
         Edges,
+        Pulses,
         basis_of,
         find_edges,
+        find_pulses,
         fit_basis,
         integrate_windows,
         subtract_baseline,
@@ -64,17 +66,17 @@ __getattr__, __dir__ = on_first_use(__name__, {
     "spectra": ("PhotonPeaks", "fit_photon_peaks"),
     "timetool": ("TimeEdges", "find_time_edges", "project", "running_references", "step_weights",
         "time_of"),
-    "waveforms": ("Edges", "basis_of", "find_edges", "fit_basis", "integrate_windows",
-        "subtract_baseline"),
+    "waveforms": ("Edges", "Pulses", "basis_of", "find_edges", "find_pulses", "fit_basis",
+        "integrate_windows", "subtract_baseline"),
 })
 # fmt: on
 
 __all__ = [
     "COLUMNS", "Edges", "HsdStreams", "Integrator", "LocalFinder", "MultiTau", "Peaks", "PhotonPeaks",
-    "Positions", "Profiles", "RadialFinder", "Selection", "TimeEdges", "background_shapes", "basis_of",
-    "count_photons", "decode_hsd", "find_droplets", "find_edges", "find_peaks", "find_time_edges",
-    "fit_basis", "fit_photon_peaks", "flat_positions", "integrate", "integrate_windows", "lit_pixels",
-    "momentum", "momentum_factor", "pixel_positions", "places", "prepare_adaptive", "prepare_azimuthal",
-    "prepare_droplet", "prepare_radial", "project", "running_references", "step_weights",
-    "subtract_background", "subtract_baseline", "time_of",
+    "Positions", "Profiles", "Pulses", "RadialFinder", "Selection", "TimeEdges", "background_shapes",
+    "basis_of", "count_photons", "decode_hsd", "find_droplets", "find_edges", "find_peaks", "find_pulses",
+    "find_time_edges", "fit_basis", "fit_photon_peaks", "flat_positions", "integrate", "integrate_windows",
+    "lit_pixels", "momentum", "momentum_factor", "pixel_positions", "places", "prepare_adaptive",
+    "prepare_azimuthal", "prepare_droplet", "prepare_radial", "project", "running_references",
+    "step_weights", "subtract_background", "subtract_baseline", "time_of",
 ]  # fmt: skip

@@ -45,6 +45,8 @@ class HsdStreams:
     # (sample of a peak,) samples of all peaks
     peak_count: NDArray[np.int64]
     # (event,) number of peaks
+    span: NDArray[np.int64]
+    # (event,) samples that its peaks stream stands for, with those that were left out
     flags: NDArray[np.uint8]
     # (event,) OUT_OF_RANGE, UNLOCKED, OVERFLOW, MALFORMED: payload that does not follow the format
 
@@ -86,7 +88,7 @@ def decode_hsd(payload: NDArray[np.uint8], counts: NDArray[Any]) -> HsdStreams:
     data, sizes = np.ascontiguousarray(payload, np.uint8), np.asarray(counts, np.int64).reshape(-1)
     if sizes.sum() != len(data) or (sizes < 0).any():
         raise ValueError(f"{int(sizes.sum())} bytes of {len(sizes)} events, but {len(data)} are given")
-    totals, events = np.zeros(3, np.int64), np.zeros((2, len(sizes)), np.int64)
+    totals, events = np.zeros(3, np.int64), np.zeros((3, len(sizes)), np.int64)
     flags = np.zeros(len(sizes), np.uint8)
     nothing16, nothing64 = np.empty(0, np.uint16), np.empty(0, np.int64)
     _decode(data, sizes, totals, events, flags, nothing16, nothing16, nothing64, nothing64, False)
@@ -94,7 +96,7 @@ def decode_hsd(payload: NDArray[np.uint8], counts: NDArray[Any]) -> HsdStreams:
     start, length = np.empty(totals[1], np.int64), np.empty(totals[1], np.int64)
     totals[:], events[:] = 0, 0
     _decode(data, sizes, totals, events, flags, raw, samples, start, length, True)
-    return HsdStreams(raw, events[0], start, length, samples, events[1], flags)
+    return HsdStreams(raw, events[0], start, length, samples, events[1], events[2], flags)
 
 
 @njit()
@@ -131,7 +133,9 @@ def _decode(
                 totals[0] += count
                 events[0, event] += count
             else:
-                events[1, event] += _peaks(data, body, count, totals, samples, start, length, write)
+                found, position = _peaks(data, body, count, totals, samples, start, length, write)
+                events[1, event] += found
+                events[2, event] += position
                 if count % 4:
                     flags[event] |= np.uint8(MALFORMED)
             at = body + 2 * count
@@ -140,8 +144,8 @@ def _decode(
 @njit()
 def _peaks(
     data: Any, body: int, count: int, totals: Any, samples: Any, start: Any, length: Any, write: bool
-) -> int:
-    """Take one stream of peaks apart, return how many there are."""
+) -> tuple[int, int]:
+    """Take one stream of peaks apart; return how many there are, and how many samples it stands for."""
     found = 0
     position = 0
     inside = False
@@ -165,7 +169,7 @@ def _peaks(
         if write:
             length[totals[1] - 1] += 4
         position += 4
-    return found
+    return found, position
 
 
 @njit()

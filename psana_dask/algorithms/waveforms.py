@@ -19,12 +19,32 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """Edges or pulses of each waveform, padded with NaN: the last dimension counts them."""
+    """Edges of each waveform, padded with NaN: the last dimension counts them."""
 
     position: Floats
     # samples
     amplitude: Floats
     # of the pulse, above the baseline, with its sign
+    count: NDArray[np.int64]
+    # how many there are room for
+    overflow: NDArray[np.int64]
+    # how many more were found
+
+
+@dataclass(frozen=True, eq=False)
+class Pulses:
+    """Pulses of each waveform, padded with NaN: the last dimension counts them."""
+
+    position: Floats
+    # samples: centroid of what lies beyond the baseline
+    height: Floats
+    # above the baseline, with its sign
+    area: Floats
+    # sum of the samples above the baseline
+    first: Floats
+    # first sample
+    length: Floats
+    # samples
     count: NDArray[np.int64]
     # how many there are room for
     overflow: NDArray[np.int64]
@@ -68,7 +88,7 @@ def find_edges(
 
     A pulse is a stretch of samples beyond `threshold`, upwards if it lies above the baseline, else
     downwards. Its edge is where the waveform crosses ``baseline + fraction * (peak - baseline)``,
-    linear between samples.
+    linear between samples. psalg's ``find_edges`` forgets to add the baseline: equal at baseline 0.
 
     Parameters
     ----------
@@ -85,14 +105,6 @@ def find_edges(
     most : int
         Edges kept of each waveform.
 
-    Returns
-    -------
-    Edges
-
-    Notes
-    -----
-    As psalg's ``find_edges``, which forgets to add the baseline to the level: equal at baseline 0.
-
     Examples
     --------
     >>> import numpy as np
@@ -103,55 +115,120 @@ def find_edges(
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction}: a share of the pulse's height, above 0 and at most 1")
+    levels = (*_levels(threshold, baseline), float(fraction), float(deadtime), leading)
+    values, count, overflow = _padded(waveforms, _edges, levels, most, 2)
+    return Edges(values[..., 0], values[..., 1], count, overflow)
+
+
+def find_pulses(
+    waveforms: NDArray[Any], *, threshold: float, baseline: float = 0.0, shortest: int = 1, most: int = 16
+) -> Pulses:
+    """Find pulses: stretches of samples beyond a threshold, upwards if it lies above the baseline.
+
+    Parameters
+    ----------
+    waveforms : (..., sample) array
+    threshold, baseline : float
+        In units of the waveform.
+    shortest : int
+        Fewest samples of a pulse.
+    most : int
+        Pulses kept of each waveform.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from psana_dask import algorithms
+    >>> found = algorithms.find_pulses(np.array([0, 0, 4, 8, 4, 0, 0.0]), threshold=2)
+    >>> found.position[0], found.height[0], found.area[0], found.length[0]
+    (np.float64(3.0), np.float64(8.0), np.float64(16.0), np.float64(3.0))
+    """
+    levels = (*_levels(threshold, baseline), int(shortest))
+    values, count, overflow = _padded(waveforms, _pulses, levels, most, 5)
+    position, height, area, first, length = np.moveaxis(values, -1, 0)
+    return Pulses(position, height, area, first, length, count, overflow)
+
+
+def _levels(threshold: float, baseline: float) -> tuple[float, float, float]:
+    """Return the sign of pulses, baseline and threshold."""
+    return 1.0 if threshold > baseline else -1.0, float(baseline), float(threshold)
+
+
+def _padded(
+    waveforms: NDArray[Any], kernel: Any, levels: tuple[Any, ...], most: int, columns: int
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Return what a kernel finds in each waveform, padded, how many there are, and how many more."""
     values = np.ascontiguousarray(waveforms, np.float64)
-    flat = values.reshape(-1, values.shape[-1])
-    position, amplitude = (np.full((len(flat), most), np.nan) for _ in range(2))
-    found = np.zeros(len(flat), np.int64)
-    sign = 1.0 if threshold > baseline else -1.0
-    _edges(
-        flat, sign, float(baseline), float(threshold), float(fraction), float(deadtime), leading,
-        position, amplitude, found,
-    )  # fmt: skip
-    shape = values.shape[:-1]
+    shape, flat = values.shape[:-1], values.reshape(-1, values.shape[-1])
+    out, found = np.full((len(flat), most, columns), np.nan), np.zeros(len(flat), np.int64)
+    kernel(flat, levels, out, found)
     kept = np.minimum(found, most)
-    return Edges(
-        position.reshape(*shape, most), amplitude.reshape(*shape, most), kept.reshape(shape),
-        (found - kept).reshape(shape),
-    )  # fmt: skip
+    return out.reshape(*shape, most, columns), kept.reshape(shape), (found - kept).reshape(shape)
 
 
 @njit()
-def _edges(
-    waves: Any,
-    sign: float,
-    baseline: float,
-    threshold: float,
-    fraction: float,
-    deadtime: float,
-    leading: bool,
-    position: Any,
-    amplitude: Any,
-    counts: Any,
-) -> None:
+def _edges(waves: Any, levels: Any, out: Any, counts: Any) -> None:
+    sign, baseline, threshold, fraction, deadtime, leading = levels
     for k in range(waves.shape[0]):
         wave = waves[k]
         last = -np.inf
-        i = 0
-        while i < wave.size:
-            if not sign * (wave[i] - threshold) > 0:
-                i += 1
-                continue
-            first = top = i
-            while i < wave.size and sign * (wave[i] - threshold) > 0:
-                top = i if sign * (wave[i] - wave[top]) > 0 else top
-                i += 1
+        first, stop = _next_pulse(wave, 0, sign, threshold)
+        while first < stop:
+            top = _top(wave, first, stop, sign)
             height = wave[top] - baseline
             at = _crossing(wave, top, baseline + fraction * height, sign, -1 if leading else 1)
-            if i - first > deadtime and at >= 0 and at - last > deadtime:
-                if counts[k] < position.shape[1]:
-                    position[k, counts[k]], amplitude[k, counts[k]] = at, height
+            if stop - first > deadtime and at >= 0 and at - last > deadtime:
+                if counts[k] < out.shape[1]:
+                    out[k, counts[k], 0], out[k, counts[k], 1] = at, height
                 counts[k] += 1
                 last = at
+            first, stop = _next_pulse(wave, stop, sign, threshold)
+
+
+@njit()
+def _pulses(waves: Any, levels: Any, out: Any, counts: Any) -> None:
+    sign, baseline, threshold, shortest = levels
+    for k in range(waves.shape[0]):
+        wave = waves[k]
+        first, stop = _next_pulse(wave, 0, sign, threshold)
+        while first < stop:
+            if stop - first >= shortest:
+                if counts[k] < out.shape[1]:
+                    _measure(wave, first, stop, sign, baseline, out[k, counts[k]])
+                counts[k] += 1
+            first, stop = _next_pulse(wave, stop, sign, threshold)
+
+
+@njit()
+def _measure(wave: Any, first: int, stop: int, sign: float, baseline: float, out: Any) -> None:
+    """Set position, height, area, first sample and length of a pulse."""
+    total = moment = 0.0
+    for i in range(first, stop):
+        total += wave[i] - baseline
+        moment += (wave[i] - baseline) * i
+    out[0], out[1] = moment / total, wave[_top(wave, first, stop, sign)] - baseline
+    out[2], out[3], out[4] = total, first, stop - first
+
+
+@njit()
+def _next_pulse(wave: Any, start: int, sign: float, threshold: float) -> tuple[int, int]:
+    """Return the first sample beyond the threshold from `start` on, and the one after its last."""
+    first = start
+    while first < wave.size and not sign * (wave[first] - threshold) > 0:
+        first += 1
+    stop = first
+    while stop < wave.size and sign * (wave[stop] - threshold) > 0:
+        stop += 1
+    return first, stop
+
+
+@njit()
+def _top(wave: Any, first: int, stop: int, sign: float) -> int:
+    """Return the first of the samples that are furthest out."""
+    top = first
+    for i in range(first + 1, stop):
+        top = i if sign * (wave[i] - wave[top]) > 0 else top
+    return top
 
 
 @njit()

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from psana_dask.analysis.photons import count_photons, find_droplets, photons_of, spectrum_of
     from psana_dask.analysis.statistics import autocorrelation, pump_probe, subtract_background
     from psana_dask.analysis.timetool import corrected_delay, project, time_edges, time_tool
-    from psana_dask.analysis.waveforms import find_edges, fit_basis, integrate_windows, subtract_baseline
+    from psana_dask.analysis.waveforms import (
+        edge_table,
+        find_edges,
+        find_pulses,
+        fit_basis,
+        integrate_windows,
+        subtract_baseline,
+    )
 
 # fmt: off
 __getattr__, __dir__ = on_first_use(__name__, {
@@ -32,13 +39,15 @@ __getattr__, __dir__ = on_first_use(__name__, {
     "photons": ("count_photons", "find_droplets", "photons_of", "spectrum_of"),
     "statistics": ("autocorrelation", "pump_probe", "subtract_background"),
     "timetool": ("corrected_delay", "project", "time_edges", "time_tool"),
-    "waveforms": ("find_edges", "fit_basis", "integrate_windows", "subtract_baseline"),
+    "waveforms": ("edge_table", "find_edges", "find_pulses", "fit_basis", "integrate_windows",
+        "subtract_baseline"),
 })
 # fmt: on
 
 __all__ = [
     "Cuts", "PerFrame", "apply_cuts", "autocorrelation", "corrected_delay", "count_photons", "decode_hsd",
-    "find_droplets", "find_edges", "find_peaks", "fit_basis", "integrate", "integrate_windows",
-    "lit_pixels", "peak_table", "photons_of", "powder_of", "profile_of", "project", "pump_probe",
-    "spectrum_of", "subtract_background", "subtract_baseline", "time_edges", "time_tool", "write_cxi",
+    "edge_table", "find_droplets", "find_edges", "find_peaks", "find_pulses", "fit_basis", "integrate",
+    "integrate_windows", "lit_pixels", "peak_table", "photons_of", "powder_of", "profile_of", "project",
+    "pump_probe", "spectrum_of", "subtract_background", "subtract_baseline", "time_edges", "time_tool",
+    "write_cxi",
 ]  # fmt: skip

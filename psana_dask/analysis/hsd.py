@@ -25,7 +25,8 @@ def decode_hsd(channel: xr.Dataset, *, panel: int | None = None) -> xr.Dataset:
     Dataset
         ``raw`` (raw_item) with ``raw_count`` (time); peaks ``start`` (seconds), ``first`` (sample) and
         ``length`` (peak_item) with ``peak_count`` (time); their ``samples`` (sample_item) with
-        ``sample_count`` (time); ``flags`` (time): bits 0 out of range, 1 unlocked, 2 overflow, 3 malformed.
+        ``sample_count`` (time); ``span`` (time): samples that the peaks' stream stands for; ``flags``
+        (time): bits 0 out of range, 1 unlocked, 2 overflow, 3 malformed.
 
     Examples
     --------
@@ -47,6 +48,7 @@ def decode_hsd(channel: xr.Dataset, *, panel: int | None = None) -> xr.Dataset:
             "peak_count": (EVENT, found.peak_count),
             "samples": ("sample_item", found.samples),
             "sample_count": (EVENT, samples),
+            "span": (EVENT, found.span),
             "flags": (EVENT, found.flags),
         },
         {EVENT: time.values},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from psana_dask.algorithms import waveforms as blocks
 from psana_dask.analysis.events import EVENT, Output, by_event
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def find_edges(waveforms: xr.DataArray, *, most: int = 16, **choices: Any) -> xr.Dataset:
@@ -46,6 +49,55 @@ def find_edges(waveforms: xr.DataArray, *, most: int = 16, **choices: Any) -> xr
 def _edges(waveforms: NDArray[Any], **choices: Any) -> tuple[NDArray[Any], ...]:
     found = blocks.find_edges(waveforms, **choices)
     return found.position, found.amplitude, found.count, found.overflow
+
+
+PULSES = ("position", "height", "area", "first", "length")
+
+
+def find_pulses(waveforms: xr.DataArray, *, most: int = 16, **choices: Any) -> xr.Dataset:
+    """Find pulses beyond a threshold; see `algorithms.find_pulses` for the choices.
+
+    Returns
+    -------
+    Dataset
+        ``position first length`` (samples), ``height`` and ``area`` ([time,] ..., pulse), NaN beyond
+        ``count`` ([time,] ...), and ``overflow``. Lazy where `waveforms` is.
+    """
+    dims = _channels(waveforms)
+    padded = [Output(name, {**dims, "pulse": most}) for name in PULSES]
+    counts = [Output(name, dims, np.int64) for name in ("count", "overflow")]
+    chosen = {"most": most, **choices}
+    return xr.Dataset(by_event(_pulses, waveforms, [*padded, *counts], constants=chosen))
+
+
+def _pulses(waveforms: NDArray[Any], **choices: Any) -> tuple[NDArray[Any], ...]:
+    found = blocks.find_pulses(waveforms, **choices)
+    return (*(getattr(found, name) for name in PULSES), found.count, found.overflow)
+
+
+def edge_table(found: xr.Dataset) -> pd.DataFrame:
+    """Return one row per edge or pulse: its event, its channel, and what is known of it.
+
+    Parameters
+    ----------
+    found : Dataset
+        From `find_edges` or `find_pulses`; computed here if it is lazy.
+
+    Returns
+    -------
+    DataFrame
+        ``time``, ``event`` (position), the other dimensions, then the variables.
+    """
+    import pandas as pd
+
+    loaded = found.compute()
+    padded = {str(n): v for n, v in loaded.data_vars.items() if v.dims != loaded["count"].dims}
+    dims = next(iter(padded.values())).dims
+    there = np.arange(loaded.sizes[dims[-1]]) < loaded["count"].values[..., None]
+    place = dict(zip(dims, np.nonzero(there), strict=True))
+    labels = {str(d): loaded[d].values[place[d]] if d in loaded.coords else place[d] for d in dims[:-1]}
+    events = {"event": place[EVENT]} if EVENT in dims else {}
+    return pd.DataFrame({**labels, **events, **{n: v.values[there] for n, v in padded.items()}})
 
 
 def subtract_baseline(waveforms: xr.DataArray, region: slice) -> xr.DataArray:

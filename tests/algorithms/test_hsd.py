@@ -14,30 +14,6 @@ from psana_dask.algorithms.hsd import MALFORMED, OVERFLOW, PERIOD
 ROOT = Path(os.environ.get("PSANA_DASK_CONFORMANCE", Path(__file__).parents[2] / ".." / "shared" / "data"))
 
 
-def stream(kind, samples, top_bits=0):
-    header = np.array([len(samples) | top_bits << 29, kind << 24, 0, 0], "<u4")
-    return header.tobytes() + np.asarray(samples, "<u2").tobytes()
-
-
-def gap(count):
-    """Return the group that stands for samples that were left out; four words of 15 bits."""
-    words = [min(count, 0x7FFF), 0, 0, 0]
-    words[1] = count - words[0]
-    return [word | 0x8000 for word in words]
-
-
-def encoded(waveform, threshold):
-    """Encode as the digitiser does: groups of four with a sample above threshold are kept."""
-    words, skipped = [], 0
-    for group in np.reshape(waveform, (-1, 4)):
-        if (group > threshold).any():
-            words += ([*gap(skipped)] if skipped else []) + group.tolist()
-            skipped = 0
-        else:
-            skipped += 4
-    return words + (gap(skipped) if skipped else [])
-
-
 @pytest.fixture(scope="module")
 def waves():
     random = np.random.default_rng(8)
@@ -48,7 +24,8 @@ def waves():
     return waves
 
 
-def test_what_was_encoded_is_decoded(waves):
+def test_what_was_encoded_is_decoded(waves, encoding):
+    stream, encoded = encoding.stream, encoding.encoded
     payload = [stream(0, w) + stream(1, encoded(w, 130)) for w in waves]
     payload[1] = stream(1, encoded(waves[1], 130))
     payload[4] = b""
@@ -66,7 +43,8 @@ def test_what_was_encoded_is_decoded(waves):
     assert found.assembled(42).shape == (6, 42)
 
 
-def test_broken_payloads_are_flagged_and_hide_no_other(waves):
+def test_broken_payloads_are_flagged_and_hide_no_other(waves, encoding):
+    stream = encoding.stream
     good = stream(0, waves[0])
     broken = [good, good[:-2], b"\x01\x00", stream(7, [1, 2, 3, 4]), stream(0, waves[1], 4), stream(0, [])]
     counts = np.array([len(p) for p in broken])
@@ -79,8 +57,8 @@ def test_broken_payloads_are_flagged_and_hide_no_other(waves):
     assert algorithms.decode_hsd(np.zeros(0, np.uint8), np.zeros(0, int)).waveforms(5).shape == (0, 5)
 
 
-def test_channels_of_a_run(waves):
-    payload = [stream(1, encoded(w, 130)) for w in waves]
+def test_channels_of_a_run(encoding, waves):
+    payload = [encoding.stream(1, encoding.encoded(w, 130)) for w in waves]
     counts = np.array([len(p) for p in payload]).reshape(3, 2)  # three events of two digitisers
     data = xr.Dataset(
         {
@@ -114,6 +92,8 @@ def test_every_peak_of_a_file_of_the_facility(figures):
         assert found["peak_count"].values.tolist() == [len(e) for _, e in expected]
         assert found["first"].values.tolist() == [first for _, e in expected for first, _ in e]
         assert found["samples"].values.tolist() == [v for _, e in expected for _, values in e for v in values]
+        waves = run.xpphsd.waveforms(chunks=None).waveform.isel(panel=panel, channel=0).values
+        assert [row[np.isfinite(row)].tolist() for row in waves] == [raw for raw, _ in expected]
         peaks += sum(len(e) for _, e in expected)
         samples += found.sizes["raw_item"]
     assert peaks > 100

@@ -64,6 +64,27 @@ def test_baselines_and_windows(waves):
         algorithms.subtract_baseline(np.zeros((1, 9)), slice(20, 30))
 
 
+def test_pulses_have_position_height_area_and_length(waves):
+    values, edges, heights = waves
+    middles = edges + 6.0 * np.sqrt(2 * np.log(2))
+    found = algorithms.find_pulses(values, threshold=-3, shortest=3)
+    assert (found.count == 2).all()
+    # symmetric pulses far above noise: the centroid is the middle, 3 of 30 and more cut the tails off
+    np.testing.assert_allclose(found.position[..., :2], middles, atol=0.5)
+    np.testing.assert_allclose(found.height[..., 0], heights, atol=0.8)
+    np.testing.assert_allclose(found.area[..., 0], heights * 6.0 * np.sqrt(2 * np.pi), rtol=0.06)
+    assert np.isnan(found.position[..., 2:]).all()
+    first, length = (int(v[0, 0, 0]) for v in (found.first, found.length))
+    beyond = values[0, 0] < -3
+    assert beyond[first : first + length].all()
+    assert not beyond[first - 1]
+    assert not beyond[first + length]
+    few = algorithms.find_pulses(values, threshold=-3, shortest=3, most=1)
+    assert (few.overflow == 1).all()
+    assert algorithms.find_pulses(np.full((2, 9), np.nan), threshold=1).count.sum() == 0
+    assert algorithms.find_pulses(np.zeros((0, 9)), threshold=1).position.shape == (0, 16)
+
+
 def test_a_basis_describes_what_it_was_made_of():
     random = np.random.default_rng(1)
     shapes = np.stack([pulse(200, 1.0), pulse(230, 1.0, 12.0), pulse(400, 1.0, 3.0)])
