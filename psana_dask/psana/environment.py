@@ -98,7 +98,9 @@ class Env:
 
 def now(run: Run) -> np.datetime64:
     """Return the time that the script's loop is at; before it the beginning of the run."""
-    return run.native.start if run._now is None else run._now.time
+    if run._now is not None:
+        return run._now.time
+    return run.native.start if len(run.native) else np.datetime64(np.iinfo(np.int64).max, "ns")
 
 
 # ---- EPICS --------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ class ConfigStore:
 
 def _fits(address: str, name: str, alias: str) -> bool:
     plain = re.sub(r"^\w+Info\((.*)\)$", r"\1", address)
-    return not address or plain in (name, alias) or source_fits(address, name)
+    return not address or address == name or plain in (name, alias) or source_fits(address, name)
 
 
 class AliasMap:

@@ -121,16 +121,19 @@ class Interface:
 
         def field(evt: Event) -> Any:
             """Return the value of the field in an event, of the first segment; None where it has none."""
-            return self._value(evt, name, first=True)
+            return self._value(evt, name)
 
         return field
 
-    def _value(self, evt: Event, field: str, *, first: bool) -> Any:
+    def _value(self, evt: Event, field: str) -> Any:
         entry, (public, channel) = self._detector._entry, self._channels[field]
         found = evt._reading.value(evt.position, entry.name, public, whole=True)
-        if found is None or not first:
-            return found
-        return _number(found[0] if len(channel.segments) > 1 else found)
+        if found is None or len(channel.segments) == 1:
+            return _number(found)
+        if evt._reading.is_ragged(channel):
+            return found[: int(evt._reading.counts(evt.position, channel)[0])]
+        first = found[: len(found) // len(channel.segments)]
+        return _number(first[0] if channel.spec.rank < first.ndim else first)
 
     def config(self, evt: Event | None = None) -> Mapping[int, Any]:
         """Return the settings of the segments."""
@@ -212,7 +215,7 @@ class Timing(Interface):
 
     def pulseId(self, evt: Event) -> int | None:
         """Return the number of the accelerator's pulse; None without timing data."""
-        found = self._value(evt, "pulseId", first=True)
+        found = self._value(evt, "pulseId")
         return None if found is None else found & PULSE_BITS
 
     def __dir__(self) -> list[str]:

@@ -19,7 +19,7 @@ from psana_dask.calibrated import ImageArray
 from psana_dask.catalog import Channel, Entry
 from psana_dask.choice import Choice
 from psana_dask.dataset import View
-from psana_dask.fields import FrameReader, any_panel
+from psana_dask.fields import FrameReader, RaggedReader, any_panel
 from psana_dask.imaging import Imaging
 from psana_dask.pipeline import CountArray
 from psana_dask.psana.ddl import Payload
@@ -166,6 +166,10 @@ class Reading:
         reader = self.view.target(channel).reader()
         found = reader.present(self.view.choice.numbers[position : position + 1])[0]
         return reader.panels[found] if found.any() else None
+
+    def is_ragged(self, channel: Channel) -> bool:
+        """Tell whether events have different numbers of a field."""
+        return isinstance(self.view.target(channel).reader(), RaggedReader)
 
     def counts(self, position: int, channel: Channel) -> Ints:
         """Return how many items each panel of a ragged field has in an event, (panel,)."""
