@@ -169,14 +169,13 @@ class DerivedFrames(Frames):
     def tiles(
         self, block: Block, buffers: Buffers, *, values: bool, later: Ints | None = None
     ) -> Iterator[Tile]:
-        """Yield the results of a block; a few events at a time, in order, where they are large."""
+        """Yield the results of a block; of large frames a few at a time, in order."""
         del values
         if later is not None:
             self._announce(later)
         size = together(self.made.base)
-        whole = max(self.nbytes, self.pixels * self.made.dtype.itemsize) < LARGE_BYTES
         parts = [slice(k, k + size) for k in range(0, len(block.events), size)]
-        if not whole:
+        if self.nbytes >= LARGE_BYTES:  # smaller ones of several bins come together: `Work.together`
             for part in parts:
                 yield self._tile(self.made.of(block.events[part], buffers), block, part)
             return
