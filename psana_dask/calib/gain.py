@@ -339,8 +339,9 @@ def control_bits(pixel_config: NDArray[np.uint8], trbit: NDArray[Any]) -> NDArra
         Bits 2 and 3 of the configuration, and 16 where `trbit` is set.
     """
     config = np.asarray(pixel_config)
-    panel = assemble_asics(config) if config.shape[-3:] == (4, 176, 192) else config
-    levels = np.asarray(trbit)[..., :, None, None] * np.ones((176, 192), np.uint8)
+    panel = assemble_asics(config) if config.ndim == 4 else config
+    rows, cols = panel.shape[-2:]
+    levels = np.asarray(trbit)[..., :, None, None] * np.ones((rows // 2, cols // 2), np.uint8)
     return ((panel & 12) | np.where(assemble_asics(levels) != 0, 16, 0)).astype(np.uint8)
 
 

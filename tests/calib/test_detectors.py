@@ -98,6 +98,14 @@ def test_the_science_tower_loads_no_dask_and_no_files():
     assert done.returncode == 0, done.stderr
 
 
+def test_control_bits_of_a_small_simulated_detector():
+    config = np.arange(2 * 4 * 4 * 6, dtype=np.uint8).reshape(2, 4, 4, 6)
+    found = gain.control_bits(config, np.array([[1, 0, 0, 0], [0, 0, 0, 0]], np.uint8))
+    assert found.shape == (2, 8, 12)
+    np.testing.assert_array_equal(found[0, 4:, 6:], config[0, 0] & 12 | 16)
+    np.testing.assert_array_equal(found[1, 4:, 6:], config[1, 0] & 12)
+
+
 @pytest.mark.parametrize(("path", "name"), [
     ("calib/CsPad::CalibV1/XppGon.0:Cspad.0/pedestals/1-end.data", "Cspad"),
     ("/a/Jungfrau::CalibV1/jf/pedestals/1-end.data", "Jungfrau"),
