@@ -111,9 +111,12 @@ class Store:
         return dict(self.array(name).attrs)
 
     def whole(self, name: str) -> Array:
-        """Read a whole array; text becomes str."""
+        """Read a whole array; text becomes str, and what netCDF keeps as bytes becomes bool."""
+        array = self.array(name)
         with self._lock:
-            values = np.asarray(self.array(name)[...])
+            values = np.asarray(array[...])
+        if values.dtype == np.int8 and array.attrs.get("dtype") == "bool":
+            return values.astype(bool)
         return _as_text(values) if values.dtype.kind in "OTS" else values
 
     def rows(self, name: str, rows: Ints, *rest: Any) -> Array:

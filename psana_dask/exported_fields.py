@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from psana_dask.catalog import Catalog, Channel, Entry, Segment
 from psana_dask.exported import Store, open_store
-from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader, missing_value
+from psana_dask.fields import FrameReader, RaggedReader, Reader, StringReader
 from psana_dask.index import file_mark
 from psana_dask.model import Array, FieldSpec, Kind, Names, Problem
 from psana_dask.recording import Recording
@@ -135,6 +135,9 @@ class StoredEvents:
     @cached_property
     def _present(self) -> Bools:
         count = len(self.channel.segments)
+        own = f"presence/{self.name}"  # of a field that is not in all payloads of its detector
+        if own in self.store:
+            return self.store.whole(own).astype(bool)
         whole = f"{self.group}/{self._words}panel_present"
         if whole in self.store and self.store.array(whole).shape[1] == count:
             return self.store.whole(whole).astype(bool)
@@ -159,6 +162,7 @@ class StoredFrames(FrameReader):
     events : StoredEvents
     """
 
+    decoded = "in an export"
     places = None  # type: ignore[assignment]  # chunks may be compressed: kernels cannot read them
 
     def __init__(self, events: StoredEvents) -> None:
@@ -196,9 +200,6 @@ class StoredFrames(FrameReader):
         if not self._panelled:
             values = np.repeat(values[:, None], len(panels), axis=1)
         out[...] = values.reshape(out.shape).astype(self.dtype, copy=False)
-        absent = ~self.present(events)[:, panels]
-        if absent.any():
-            out[absent] = missing_value(self.dtype)
 
 
 class StoredRagged(RaggedReader):

@@ -190,7 +190,7 @@ class PanelFrames(FrameReader):
         return "" if all(kind.column.dtype == self.dtype for kind in usable) else "types of pixels differ"
 
     def places(self, events: Ints) -> tuple[list[Source], npt.NDArray[np.int32], Ints]:
-        """Return where the bytes of each panel lie, where they are not `decoded`; see `FrameReader.places`."""
+        """Return where the bytes of each panel lie, unless they are `decoded`; see `FrameReader.places`."""
         shape = (len(events), len(self.panels))
         which, offsets = np.full(shape, -1, np.int32), np.zeros(shape, np.int64)
         sources: list[Source] = []

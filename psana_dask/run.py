@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from psana_dask.readouts import Readouts
 
 
-
 class Run(EventResults):
     """Events of one run.
 
@@ -125,13 +124,24 @@ class Run(EventResults):
         found = Detector(self._view, self._view.find(detector))
         return found if field is None else found.field(field)
 
-    def __getattr__(self, name: str) -> Detector:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         plain = name[:-1] if name.endswith("_") and name[:-1] in self._view.entries else name
         if plain not in self._view.entries:
+            if name == "timetool":
+                return self._time_tool()
             raise AttributeError(f"no detector {name!r}{suggestion(name, self._view.entries)}")
         return Detector(self._view, self._view.entries[plain])
+
+    def _time_tool(self) -> xr.Dataset:
+        """Return the time tool's results, whoever wrote them: ``run.timetool``."""
+        from psana_dask.analysis.timetool import time_tool
+
+        try:
+            return time_tool(self)
+        except NameNotFound as error:
+            raise AttributeError(str(error)) from None
 
     def __dir__(self) -> list[str]:
         own = super().__dir__()
@@ -405,6 +415,26 @@ class Run(EventResults):
         from psana_dask.follow import follow
 
         yield from map(Run, follow(self._view, **choices))
+
+    def save_times(self, path: str | os.PathLike[str]) -> int:
+        """Append the times of these events to a file, to find them again; return how many there are.
+
+        Parameters
+        ----------
+        path : path
+            By custom it ends with ``.times``. ``psana_dask.times(path)`` reads it, and
+            ``run.select(path)`` gives its events. Several processes may append at the same time.
+
+        Examples
+        --------
+        >>> for batch in run.follow_runs():
+        ...     batch.select(batch.gmd.energy > 3).save_times("bright.times")
+        """
+        from psana_dask.saved_times import append_times
+
+        events, numbers = self._view.recording.events, self._view.choice.numbers
+        append_times(path, events.time[numbers].view("M8[ns]"), events.timestamp[numbers])
+        return len(numbers)
 
     def export(self, path: str | os.PathLike[str], names: Names = None, **choices: Any) -> Path:
         """Export what you choose of the run as Zarr or HDF5, which `open` takes again.

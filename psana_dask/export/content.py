@@ -1,7 +1,8 @@
 """What goes into an export: a run as groups of labelled variables.
 
 The groups are those of `Run.tree`: ``events``, one per detector, ``epics/<name>``; and
-``steps``, ``codes`` (event codes), ``settings/<detector>``, ``constants/<detector>``, ``own``, and
+``steps``, ``codes`` (event codes), ``settings/<detector>``, ``constants/<detector>``,
+``presence/<detector>`` (of fields that are not in all payloads of their detector), ``own``, and
 ``about``: in JSON what detectors and fields are, for `exported`. Everything is in time order.
 """
 
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from psana_dask.dataset import Names, chosen_fields, detector_dataset
+from psana_dask.dataset import Names, chosen_fields, detector_dataset, main_channel
 from psana_dask.errors import NameNotFound
 from psana_dask.export.descriptions import (
     COMPUTED,
@@ -24,6 +26,7 @@ from psana_dask.export.descriptions import (
     settings_group,
 )
 from psana_dask.exported import MARK
+from psana_dask.fields import any_panel
 from psana_dask.slow import steps_of
 from psana_dask.slow_formats import code_words
 
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 EXPORT_VERSION = 1
 
-GROUPS = ("events", "epics", "steps", "codes", "settings", "constants", "own", "about")
+GROUPS = ("events", "epics", "steps", "codes", "settings", "constants", "presence", "own", "about")
 """Groups that are no detectors."""
 
 Roi = Mapping[str, Mapping[str, slice]]
@@ -91,6 +94,7 @@ def groups(run: Run, wanted: Wanted, own: xr.Dataset | None = None) -> dict[str,
     for detector, fields in chosen.items():
         region = (wanted.roi or {}).get(detector, {})
         made[f"/{group_of(detector)}"] = _detector(run, detector, fields, region)
+        made |= _presence(run, detector, fields, region)
     _check_roi(wanted.roi, made)
     for name in run.epics:
         made[f"/epics/{name}"] = run.epics[name].to_dataset(name="value")
@@ -206,6 +210,39 @@ def _detector(run: Run, name: str, fields: Sequence[str], roi: Mapping[str, slic
             data = data.assign_coords({c: made.coords[c] for c in ("y", "x") if c in made.coords})
             data[field] = made.reset_coords(drop=True)
     return data.isel({dim: s for dim, s in roi.items() if dim in data.dims})
+
+
+def _presence(
+    run: Run, name: str, fields: Sequence[str], roi: Mapping[str, slice]
+) -> dict[str, xr.Dataset]:
+    """Return which events have a field, where that is not as its algorithm's presence says.
+
+    A frame of an odd size is missing, but its height and width are not.
+    """
+    import xarray as xr
+
+    entry, numbers = run._view.entries[name], run._view.choice.numbers
+    usual: dict[str, npt.NDArray[np.bool_]] = {}
+    own: dict[str, Any] = {}
+    main = main_channel(entry, [f for f in fields if f in entry.channels])
+    for field in sorted(fields, key=lambda f: f != main):
+        channel = entry.channels.get(field)
+        if channel is None or not run._view.exists(channel):
+            continue
+        present = run._view.target(channel).reader().present(numbers)
+        expected = usual.setdefault(channel.algorithm, present)
+        if not np.array_equal(_alike(present, expected), _alike(expected, present)):
+            dim = "panel" if present.shape[1] == expected.shape[1] else f"{field}_panel"
+            own[field] = (("time", dim), present)
+    if not own:
+        return {}
+    data = xr.Dataset(own).isel({dim: s for dim, s in roi.items() if dim == "panel"}, missing_dims="ignore")
+    return {f"/presence/{group_of(name)}": data}
+
+
+def _alike(present: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return presence as (event, panel), or (event,) where the other has another number of panels."""
+    return present if present.shape == other.shape else any_panel(present)
 
 
 def _computed(detector: Any, field: str) -> xr.DataArray:

@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 def begin(workshop: Workshop, groups: Mapping[str, xr.Dataset], plan: Plan, compression: str | None) -> None:
     """Write the skeleton: every group, all small variables, and the large ones without values."""
+    import h5netcdf
+    from xarray.backends import H5NetCDFStore
+
     large = {(c.group, c.name): c for c in plan.columns}
     (workshop.folder / "pieces").mkdir(exist_ok=True)
-    skeleton = _skeleton(workshop)
-    skeleton.unlink(missing_ok=True)
-    for path, data in groups.items():
-        mine = {name: large[path, str(name)] for name in data.data_vars if (path, str(name)) in large}
-        encoding = {name: _encoding(c, compression) for name, c in mine.items()}
-        _plain(shell(data, mine)).to_netcdf(
-            skeleton, group=path, mode="a", engine="h5netcdf", encoding=encoding, compute=False
-        )
+    with h5netcdf.File(_skeleton(workshop), "w") as file:  # opened once: each opening looks at all groups
+        for path, data in groups.items():
+            mine = {name: large[path, str(name)] for name in data.data_vars if (path, str(name)) in large}
+            encoding = {name: _encoding(c, compression) for name, c in mine.items()}
+            store = H5NetCDFStore(file if path == "/" else file.create_group(path))
+            _plain(shell(data, mine)).dump_to_store(store, encoding=encoding)
 
 
 def _plain(data: xr.Dataset) -> xr.Dataset:
