@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from psana_dask.detector import Detector
 from psana_dask.errors import NameNotFound
 from psana_dask.run import Run
 
@@ -39,7 +40,7 @@ def quality(
     dropped_code : int
         Event code of shots without beam.
     sample : int
-        Events of each camera that are read, evenly spread; 0 leaves frames out.
+        Events of each camera and digitiser that are read, evenly spread; 0 leaves them out.
     html : path, optional
         Write an HTML page there.
 
@@ -47,13 +48,13 @@ def quality(
     -------
     Dataset
         By ``detector``: ``present`` (share of events), ``missing``, ``damaged``, ``longest_absence``
-        (events in a row), and for cameras ``saturated`` (share of sampled values at the top of the
-        range), ``dead`` and ``hot`` (pixels), ``sampled`` (events). By ``scalar`` (one number per
-        event): ``mean``, ``std``, ``minimum``, ``maximum``, ``invalid`` (share that is not finite), and by
-        ``shift`` the ``dropped_level``: its mean, relative to that of all events, so many events
-        after a dropped shot. ``off_by`` is the shift where it is lowest, 0 in a sound run, NaN if it does
-        not respond to the beam. Attributes: events, rate (Hz), gaps, problems, ``dropped_shots`` (-1: the
-        run has no event codes).
+        (events in a row), and for cameras and digitisers ``saturated`` (share of sampled values at the
+        end of the range), ``dead`` and ``hot`` (pixels, or channels), ``sampled`` (events). By ``scalar``
+        (one number per event): ``mean``, ``std``, ``minimum``, ``maximum``, ``invalid`` (share that is not
+        finite), and by ``shift`` the ``dropped_level``: its mean, relative to that of all events, so
+        many events after a dropped shot. ``off_by`` is the shift where it is lowest, 0 in a sound run, NaN
+        if it does not respond to the beam. Attributes: events, rate (Hz), gaps, problems,
+        ``dropped_shots`` (-1: the run has no event codes).
 
     Examples
     --------
@@ -128,43 +129,67 @@ def _origin(run: Run) -> dict[str, Any]:
     return {"experiment": run.experiment or "", "run": -1 if run.number is None else run.number}
 
 
-# ---- cameras -------------------------------------------------------------------------------------
+# ---- cameras and digitisers ----------------------------------------------------------------------
 def _frames(run: Run, name: str, sample: int) -> dict[str, float]:
-    """Judge a sample of the raw frames of a detector."""
+    """Judge a sample of the raw frames, or waveforms, of a detector."""
     nothing = dict.fromkeys(FRAMES, np.nan)
-    detector = run.detectors[name]
     there = np.flatnonzero(_there(run, name))
-    if sample < 1 or "raw" not in detector.fields or not len(there):
+    if sample < 1 or not len(there):
         return nothing
-    raw = detector.field("raw")
-    if not isinstance(raw, xr.DataArray) or raw.dims[-2:] != ("row", "col"):
-        return nothing
-    if len(there) < 2:
-        return {**nothing, "sampled": len(there)}
     chosen = there[np.unique(np.linspace(0, len(there) - 1, sample).astype(int))]
-    return _judged(np.asarray(run.isel(chosen).detectors[name].field("raw", None)))
+    found = _values(run.isel(chosen).detectors[name])
+    if found is None or not found.size:
+        return nothing
+    if len(chosen) < 2:
+        return {**nothing, "sampled": len(chosen)}
+    judge = _of_pixels if found.dims[-2:] == ("row", "col") else _of_channels
+    return {"saturated": _saturated(found.values), "sampled": len(chosen), **judge(found.values)}
 
 
-def _judged(frames: npt.NDArray[Any]) -> dict[str, float]:
-    top = _top(frames)
+def _values(detector: Detector) -> xr.DataArray | None:
+    """Return frames (time[, panel], row, col), waveforms (time, ..., sample), or None."""
+    if "raw" in detector.fields:
+        raw = detector.field("raw", None)
+        if isinstance(raw, xr.DataArray) and (raw.dims[-2:] == ("row", "col") or raw.ndim > 2):
+            return raw
+    try:
+        return detector.waveforms(chunks=None)["waveform"]
+    except NameNotFound:
+        return None
+
+
+def _of_pixels(frames: npt.NDArray[Any]) -> dict[str, float]:
+    """Count pixels that never change, and those far above the others of their panel."""
     mean = frames.mean(axis=0, dtype=np.float64)
     panels = mean.reshape(-1, *mean.shape[-2:])
     middle = np.median(panels, axis=(1, 2), keepdims=True)
     spread = 1.4826 * np.median(np.abs(panels - middle), axis=(1, 2), keepdims=True)
     return {
-        "saturated": float((frames >= top).mean()),
         "dead": int((frames == frames[0]).all(axis=0).sum()),
         "hot": int((panels - middle > HOT * np.maximum(spread, 1e-9)).sum()),
-        "sampled": len(frames),
     }
 
 
-def _top(frames: npt.NDArray[Any]) -> float:
-    """Return the largest value that a pixel can have: that of 8, 12, 14 or 16 bits."""
-    if frames.dtype.kind == "f":
-        return float("inf")
-    highest = int(frames.max(initial=0))
-    return next((2**bits - 1 for bits in (8, 12, 14, 16, 31) if highest < 2**bits), 2**63)
+def _of_channels(waves: npt.NDArray[Any]) -> dict[str, float]:
+    """Count channels that have one value, and those that are at the end of their range half of the time."""
+    channels = np.moveaxis(waves.reshape(len(waves), -1, waves.shape[-1]), 1, 0)
+    known = [channel[np.isfinite(channel)] for channel in channels]
+    return {
+        "dead": sum(len(v) > 0 and bool((v == v[0]).all()) for v in known),
+        "hot": sum(len(v) > 0 and _saturated(v) > 0.5 for v in known),
+    }
+
+
+def _saturated(values: npt.NDArray[Any]) -> float:
+    """Return the share of values at the end of what 8, 12, 14 or 16 bits hold; 0 of floats."""
+    if values.dtype.kind not in "iu" or not values.size:
+        return 0.0
+    limits = np.iinfo(values.dtype)
+    if values.dtype.kind == "i":
+        return float(((values == limits.max) | (values == limits.min)).mean())
+    highest = int(values.max())
+    top = next((2**bits - 1 for bits in (8, 12, 14, 16, 32) if highest < 2**bits), limits.max)
+    return float((values >= top).mean())
 
 
 # ---- the beam ------------------------------------------------------------------------------------
@@ -190,12 +215,13 @@ def _beam(run: Run, dropped: Bools | None) -> xr.Dataset:
                 names.append(f"{name}_{field}")
                 columns.append(np.where(there, np.asarray(array.values, np.float64), np.nan))
     levels = np.array([dropped_levels(c, dropped) for c in columns]).reshape(-1, len(SHIFTS))
+    noises = [dropped_noise(c, dropped) for c in columns]
     stats = {key: ("scalar", [kind(c) for c in columns]) for key, kind in STATISTICS.items()}
     return xr.Dataset(
         {
             **stats,
             "dropped_level": (("scalar", "shift"), levels),
-            "off_by": ("scalar", [off_by(row) for row in levels]),
+            "off_by": ("scalar", [off_by(row, n) for row, n in zip(levels, noises, strict=True)]),
         },
         {"scalar": np.array(names, dtype=str), "shift": SHIFTS},
     )
@@ -234,14 +260,31 @@ def dropped_levels(values: Floats, dropped: Bools | None) -> Floats:
     return out
 
 
-def off_by(levels: Sequence[float] | Floats) -> float:
-    """Return the shift with the lowest level, NaN unless it lies below half of all the others'."""
+def dropped_noise(values: Floats, dropped: Bools | None) -> float:
+    """Return the standard error of `dropped_levels`, if nothing but chance made them differ."""
+    mean = STATISTICS["mean"](values)
+    if dropped is None or not dropped.any() or not np.isfinite(mean) or mean == 0:
+        return np.nan
+    return float(STATISTICS["std"](values) / np.sqrt(dropped.sum()) / abs(mean))
+
+
+def off_by(levels: Sequence[float] | Floats, noise: float = 0.0) -> float:
+    """Return the shift with the lowest level; NaN unless it lies clearly below half of the others'.
+
+    Parameters
+    ----------
+    levels : (shift,) sequence of float
+        From `dropped_levels`.
+    noise : float
+        Their standard error; the lowest level is three of it below the others.
+    """
     known = np.asarray(levels, np.float64)
     if not np.isfinite(known).all():
         return np.nan
     lowest = int(np.argmin(known))
-    others = np.delete(known, lowest)
-    return float(SHIFTS[lowest]) if known[lowest] < 0.5 * np.median(others) else np.nan
+    usual = float(np.median(np.delete(known, lowest)))
+    clear = known[lowest] < 0.5 * usual and usual - known[lowest] > 3 * noise
+    return float(SHIFTS[lowest]) if clear else np.nan
 
 
 # ---- the page ------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 """The quality of a run: each defect is planted, and found."""
 
+import json
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import psana_dask
-from psana_dask import simulate
+from psana_dask import checks, simulate
 from psana_dask.checks import findings, longest, off_by
+from psana_dask.cli import main
 from psana_dask.simulate import Algorithm, Damage, Detector, Field, Missing, RunSpec
 
 EVENTS = 60
@@ -16,6 +20,13 @@ def beam(shift):
     return Algorithm("raw", (2, 0, 0), (
         Field("sum", "f4", (), lambda m: 0.01 if (m.event - shift) % 10 == 0 else 1.0 + 0.01 * (m.event % 3)),
     ))  # fmt: skip
+
+
+def channels():
+    """Three channels of a digitiser: a sound one, a dead one, and one at the end of its range."""
+    noise = lambda m: np.random.default_rng(m.event).integers(90, 110, 50).astype("u2")  # noqa: E731
+    values = (noise, lambda m: np.full(50, 7, "u2"), lambda m: np.full(50, 65535, "u2") - (m.event == 0))
+    return Algorithm("raw", (0, 0, 1), tuple(Field(f"raw_{k}", "u2", (50,), v) for k, v in enumerate(values)))
 
 
 def picture(moment):
@@ -40,6 +51,7 @@ def run(tmp_path_factory):
             Detector(name="early", kind="gmd", algorithms=(beam(-1),)),
             Detector(name="sound", kind="gmd", algorithms=(beam(0),)),
             Detector(name="silent", kind="gmd"),
+            Detector(name="wave8", kind="waveform", algorithms=(channels(),)),
         ),
         missing=(
             Missing(events=(11, 12, 13), detector="cam"),
@@ -74,6 +86,38 @@ def test_pixels_are_judged(found):
     assert cam["hot"] == 2
     assert cam["saturated"] == pytest.approx(1 / 600)
     assert np.isnan(found.sel(detector="sound")["dead"])
+
+
+def test_channels_of_digitisers_are_judged(found):
+    wave8 = found.sel(detector="wave8")
+    assert (wave8["dead"], wave8["hot"]) == (1, 1)
+    # a third of the samples but those of the first event, which is among the 32 that are read
+    assert wave8["saturated"] == pytest.approx(31 / 32 / 3)
+
+
+def test_the_command_says_the_same(run, found, tmp_path):
+    page = tmp_path / "quality.html"
+    text = CliRunner().invoke(main, ["quality", run.files[0].rpartition("/")[0], "-o", str(page)])
+    assert text.exit_code == 0, text.output
+    for said in findings(found):
+        assert said in text.output
+        assert said in page.read_text()
+    told = json.loads(CliRunner().invoke(main, ["quality", *run.files, "--json"]).output)
+    assert told["findings"] == findings(found)
+    assert told["detectors"]["cam"]["missing"] == 4
+    assert told["detectors"]["sound"]["dead"] is None
+    assert told["scalars"]["early_sum"]["off_by"] == -1
+    assert told["gaps"] == 1
+
+
+def test_noise_does_not_answer_to_the_beam(run):
+    noise = np.random.default_rng(0).normal(0.01, 1, 6000)
+    dropped = np.arange(6000) % 10 == 0
+    levels, error = checks.dropped_levels(noise, dropped), checks.dropped_noise(noise, dropped)
+    assert np.isnan(off_by(levels, error))
+    seen = np.where(dropped, 0, 1.0) + 0.3 * noise
+    levels, error = checks.dropped_levels(seen, dropped), checks.dropped_noise(seen, dropped)
+    assert off_by(levels, error) == 0
 
 
 def test_a_detector_that_is_off_by_one_is_named(found):

@@ -40,32 +40,53 @@ class HasTimeTool(Protocol):
         ...
 
 
-def time_tool(run: HasTimeTool, detector: str | None = None) -> xr.Dataset:
+def time_tool(
+    run: HasTimeTool,
+    detector: str | None = None,
+    *,
+    stage: str | xr.DataArray | None = None,
+    sign: int = 1,
+) -> xr.Dataset:
     """Return the time tool's results of a run, under one set of names whatever their source.
+
+    ``run.timetool`` is the same, unless a detector has this name.
 
     Parameters
     ----------
     run : Run
     detector : str, optional
         Take this one; by default the first detector with such results, else EPICS variables.
+    stage : str or DataArray, optional
+        Nominal delay in seconds, an EPICS variable or values by time: adds ``delay``.
+    sign : {1, -1}
+        See `corrected_delay`.
 
     Returns
     -------
     Dataset
         ``position`` (pixels), ``time_ps``, ``amplitude``, ``fwhm``, ``next_amplitude`` and
-        ``ref_amplitude`` (time), those that there are; ``attrs["source"]`` says whose.
+        ``ref_amplitude`` (time), those that there are, and ``delay`` (seconds); ``attrs["source"]`` says whose.
 
     Raises
     ------
     NameNotFound
         The run has no time tool, or the detector no such results.
     """
-    chosen = list(run.detectors) if detector is None else [detector]
+    data = _whichever(run, list(run.detectors) if detector is None else [detector], detector is None)
+    if stage is None:
+        return data
+    if "time_ps" not in data:
+        raise NameNotFound(f"{data.attrs['source']} gives no times: use analysis.corrected_delay and time_of")
+    series = run.epics[stage] if isinstance(stage, str) else stage
+    return data.assign(delay=corrected_delay(series, data["time_ps"], sign=sign))
+
+
+def _whichever(run: HasTimeTool, chosen: Sequence[str], epics: bool) -> xr.Dataset:
     for name in chosen:
         found = _of_detector(run.detectors[name])
         if "position" in found:
             return _labelled(found, f"detector {name}")
-    found = {} if detector is not None else _of_epics(run.epics)
+    found = _of_epics(run.epics) if epics else {}
     if "position" in found:
         return _labelled(found, "EPICS")
     raise NameNotFound(
@@ -168,7 +189,8 @@ def corrected_delay(stage: xr.DataArray, time_ps: xr.DataArray, *, sign: int = 1
     Parameters
     ----------
     stage : DataArray (time)
-        Nominal delay in seconds, by event.
+        Nominal delay in seconds, by event; or an EPICS variable at its own rate, which holds until its
+        next update.
     time_ps : DataArray (time)
         Of `time_tool` or `time_edges`. An event without it gets NaN.
     sign : {1, -1}
@@ -176,6 +198,8 @@ def corrected_delay(stage: xr.DataArray, time_ps: xr.DataArray, *, sign: int = 1
     """
     if sign not in (1, -1):
         raise ValueError(f"sign={sign}: 1 or -1")
+    if "pv" in stage.attrs:  # a step function of time
+        stage = stage.drop_vars(set(stage.coords) - {EVENT}).reindex({EVENT: time_ps[EVENT]}, method="ffill")
     stage, shift = xr.align(stage, time_ps, join="left")
     delay = (stage + sign * shift * 1e-12).rename("delay")
-    return delay.assign_attrs(units="s")
+    return delay.drop_attrs().assign_attrs(units="s")
