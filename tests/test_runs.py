@@ -1,5 +1,7 @@
 """Several runs: one behind the other, side by side, and reduced together with the same bits everywhere."""
 
+import shutil
+
 import dask
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 
 import psana_dask
 from psana_dask import simulate
-from psana_dask.errors import DroppedWarning, NameNotFound, RunNotFound
+from psana_dask.errors import DroppedWarning, NameNotFound, PartialRunWarning, RunNotFound, UnknownFormat
 from psana_dask.reductions.statistics import Histogram, Projection
 from psana_dask.simulate import Detector, Missing, RunSpec, Scan
 
@@ -61,6 +63,19 @@ def test_it_is_a_sequence_of_runs(runs, folder):
         runs.number(8)
     with pytest.raises(RunNotFound, match="there are no runs"):
         psana_dask.open_runs(folder, [99]).mean("gmd")
+
+
+def test_a_run_that_cannot_be_read_is_left_out_with_a_warning(folder, tmp_path):
+    data = shutil.copytree(folder, tmp_path / "xtc")
+    next(data.glob("*-r0006-*")).write_bytes(bytes(300))
+    with pytest.warns(
+        PartialRunWarning, match=r"run 6 is left out: .*r0006-s000-c000.xtc2 is neither XTC2 nor XTC"
+    ):
+        assert psana_dask.open_runs(data).numbers == [5, 7]
+    assert psana_dask.open_runs(data, [5]).numbers == [5]
+    for asked in ({"runs": [6]}, {"strict": True}):
+        with pytest.raises(UnknownFormat, match="neither XTC2 nor XTC"):
+            psana_dask.open_runs(data, **asked)
 
 
 def test_selections_of_each_run(runs):

@@ -23,6 +23,7 @@ COMMANDS = {
     "dump": "dump",
     "quality": "quality",
     "serve": "serve",
+    "monitor": "monitor",
     "calib": "calib",
     "dark": "dark",
     "geometry": "geometry",

@@ -5,6 +5,7 @@ The writer asks it what to write, and `Truth` tells tests what to expect.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from psana_dask.simulate.describe import (
     Epics,
     Field,
     RunSpec,
+    Scan,
     unpacked,
 )
 from psana_dask.simulate.images import Picture
@@ -340,5 +342,6 @@ def scan_columns(spec: RunSpec) -> dict[str, npt.NDArray[Any]]:
 
 def scan_docstrings(spec: RunSpec) -> list[str]:
     """Return the JSON text of each step."""
-    steps = range(len(spec.step_sizes))
-    return [f'{{"detname": "scan", "scantype": "scan", "step": {step}}}' for step in steps]
+    scan, steps = spec.scan or Scan(), range(len(spec.step_sizes))
+    about = {"detname": scan.detname, "scantype": scan.scantype}
+    return [json.dumps({**about, "step": step}) for step in steps]

@@ -170,6 +170,8 @@ class Scan:
     motors: Mapping[str, npt.ArrayLike] = field(default_factory=dict)
     step_value: npt.ArrayLike | None = None  # float64; default 0, 1, 2, ...
     docstring: bool = True
+    detname: str = "scan"  # in the docstring
+    scantype: str = "scan"  # "pedestal": a dark run
     stream: int = 0
     monitors: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # LCLS-1: between low and high
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)  # LCLS-1: text of each step
