@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 
 from psana_dask.catalog import Entry
 from psana_dask.errors import NameNotFound, suggestion
-from psana_dask.evr import all_flags
 from psana_dask.pipeline import catalog_of
 from psana_dask.psana.ddl import title_of
 from psana_dask.psana.environment import ConfigStore, now, value_at
 from psana_dask.psana.events import Event, Run
 from psana_dask.psana.reading import has_frames
 from psana_dask.slow import steps_of
-from psana_dask.slow_formats import code_words
 
 if TYPE_CHECKING:
     from psana_dask.psana.datasource import DataSource
@@ -48,11 +46,14 @@ class AnyDetector:
         return par._run if isinstance(par, Event) else self._source._run(par)
 
     def _entry(self, run: Run) -> Entry:
-        return run.native._view.find(self.name)
+        known: dict[str, Entry] = run.__dict__.setdefault("_entries", {})
+        if self.name not in known:
+            known[self.name] = run.native._view.find(self.name)
+        return known[self.name]
 
     def _field(self, evt: Event, field: str) -> Any:
         """Return a field of this detector in an event, None where it has none."""
-        entry = evt._reading.view.find(self.name)
+        entry = self._entry(evt._run)
         if field not in entry.channels:
             raise NameNotFound.of(f"field of {entry.name}", field, entry.channels)
         return evt._reading.value(evt.position, entry.name, field)
@@ -180,9 +181,8 @@ class EvrDetector(ObjectDetector):
 
 def _codes_of_bits(evt: Event) -> list[int] | None:
     """Return the codes that the timing system of LCLS-II set."""
-    words, present = code_words(evt._run.native._view)
-    at = evt.position
-    return np.flatnonzero(all_flags(words[at : at + 1])[0]).tolist() if present[at] else None
+    flags = evt._reading.codes(evt.position)
+    return None if flags is None else np.flatnonzero(flags).tolist()
 
 
 # ---- digitisers ---------------------------------------------------------------------------------

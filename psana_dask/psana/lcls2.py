@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from psana_dask.algorithms.hsd import PERIOD, HsdStreams, decode_hsd
 from psana_dask.catalog import Channel, Entry
 from psana_dask.errors import NameNotFound, suggestion
-from psana_dask.evr import all_flags
 from psana_dask.geometry import prepare
 from psana_dask.geometry.tree import coordinates
 from psana_dask.pipeline import catalog_of
@@ -19,7 +18,6 @@ from psana_dask.psana.detectors import MissingDetector, _number
 from psana_dask.psana.environment import value_at
 from psana_dask.psana.reading import has_frames
 from psana_dask.slow import steps_of
-from psana_dask.slow_formats import code_words
 
 if TYPE_CHECKING:
     from psana_dask.detector import Detector as NativeDetector
@@ -207,11 +205,8 @@ class Timing(Interface):
 
     def eventcodes(self, evt: Event) -> list[int] | None:
         """Return for each of the 288 codes 1 or 0; None without timing data."""
-        words, present = code_words(evt._reading.view)
-        if not present[evt.position]:
-            return None
-        found: list[int] = all_flags(words[evt.position : evt.position + 1])[0].astype(int).tolist()
-        return found
+        flags = evt._reading.codes(evt.position)
+        return None if flags is None else flags.astype(int).tolist()
 
     def pulseId(self, evt: Event) -> int | None:
         """Return the number of the accelerator's pulse; None without timing data."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from psana_dask.calibrated import ImageArray
 from psana_dask.catalog import Channel, Entry
 from psana_dask.choice import Choice
 from psana_dask.dataset import View
+from psana_dask.evr import all_flags
 from psana_dask.fields import FrameReader, RaggedReader, any_panel
 from psana_dask.imaging import Imaging
 from psana_dask.pipeline import CountArray
@@ -26,6 +28,7 @@ from psana_dask.psana.ddl import Payload
 from psana_dask.reductions.eventfields import EventField, event_fields
 from psana_dask.reductions.loops import BLOCK_BYTES, LARGE, MOST_EVENTS, Source
 from psana_dask.reductions.quantities import pixel_quantity
+from psana_dask.slow_formats import code_words
 
 Ints = NDArray[np.int64]
 Piece = tuple[Any, Sequence[Any]]
@@ -166,6 +169,15 @@ class Reading:
         reader = self.view.target(channel).reader()
         found = reader.present(self.view.choice.numbers[position : position + 1])[0]
         return reader.panels[found] if found.any() else None
+
+    def codes(self, position: int) -> NDArray[np.bool_] | None:
+        """Return which event codes an event has, (code,); None without timing data."""
+        words, present = self._codes
+        return all_flags(words[position : position + 1])[0] if present[position] else None
+
+    @cached_property
+    def _codes(self) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        return code_words(self.view)
 
     def is_ragged(self, channel: Channel) -> bool:
         """Tell whether events have different numbers of a field."""
