@@ -1,5 +1,6 @@
 """Runs that many tests read: written once per session, in a cache folder of the session's own."""
 
+import json
 import os
 import pickle
 import shutil
@@ -160,3 +161,26 @@ def elsewhere():
         return pickle.loads(done.stdout)
 
     return evaluate
+
+
+@pytest.fixture(scope="session")
+def run_notebook():
+    """Return a function that runs a notebook of ``notebooks/`` and gives it back with its outputs."""
+    return _run_notebook
+
+
+def _run_notebook(name):
+    source = Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb"
+    with tempfile.TemporaryDirectory() as folder:
+        # in a process of its own: nbclient wants the loop of the main thread, which a browser may hold
+        shutil.copy(source, folder)
+        asked = ["-m", "nbconvert", "--execute", "--to", "notebook", "--stdout", source.name]
+        command = [sys.executable, *asked]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{name}: {done.stderr[-4000:]}"
+    notebook = json.loads(done.stdout)
+    if os.environ.get("CI_ARTEFACTS"):
+        kept = Path(os.environ["CI_ARTEFACTS"]) / "notebooks"
+        kept.mkdir(parents=True, exist_ok=True)
+        (kept / source.name).write_text(done.stdout)
+    return notebook
