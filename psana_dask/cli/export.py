@@ -11,16 +11,20 @@ from psana_dask.cli.common import dir_option, open_source, run_option
 from psana_dask.errors import ExportError
 from psana_dask.export.original import SUFFIXES, export_original, streams_of
 
+ENDINGS = ".zarr, .h5, .nxs, .cxi, .parquet, or as the data do: .xtc2, .xtc"
+
 
 @click.command()
 @click.argument("source")
 @click.argument("names", nargs=-1)
 @run_option
 @dir_option
-@click.option("-o", "--output", required=True, type=click.Path(), help="out.zarr, out.h5, small.xtc2 or .xtc")
+@click.option("-o", "--output", required=True, type=click.Path(), help=f"Ends with {ENDINGS}.")
 @click.option("--select", "condition", help='Events to keep: "gmd.milliJoulesPerPulse > 0.3 and step == 2".')
 @click.option("--events", type=int, help="Only the first so many events (after --select).")
 @click.option("--roi", multiple=True, metavar="DETECTOR:DIM=START:STOP", help="Region; may be repeated.")
+@click.option("--photon-energy", help="Of .nxs and .cxi: eV, or DETECTOR.FIELD; else the accelerator's.")
+@click.option("--distance", type=float, help="Of .nxs and .cxi: sample to detector, m; else the geometry's.")
 @click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace a finished export.")
 @click.option("--begin", "step", flag_value="begin", help="Only make the skeleton, say how many pieces.")
@@ -35,12 +39,17 @@ def export(
     condition: str | None,
     events: int | None,
     roi: tuple[str, ...],
+    photon_energy: str | None,
+    distance: float | None,
     compression: str,
     overwrite: bool,
     step: str | None,
     piece: int | None,
 ) -> None:
     """Export NAMES (DETECTOR or DETECTOR.FIELD; everything by default) of a run to Zarr or HDF5.
+
+    -o frames.nxs and frames.cxi take the frames of one detector (epix.calib) for DIALS and CrystFEL,
+    -o table.parquet the scalars.
 
     With -o small.xtc2 (LCLS-II) or small.xtc (LCLS-1) whole events are copied into files of the run's own
     format; NAMES then choose the streams that carry these detectors.
@@ -56,7 +65,7 @@ def export(
     if Path(output).suffix in SUFFIXES:
         _export_original(chosen, output, names, roi, overwrite)
         return
-    wanted = exports.Wanted(names or None, _regions(roi))
+    wanted = exports.Wanted(names or None, _regions(roi), False, _number(photon_energy), distance)
     codec = None if compression == "none" else compression
     if step == "begin":
         _, plan = exports.begin(chosen, output, wanted, compression=codec, overwrite=overwrite)
@@ -84,10 +93,18 @@ def _export(run: Any, output: str, wanted: Any, compression: str | None, overwri
 
     with StepProgress(Path(output).name) as progress:
         path = export_run(
-            run, output, wanted.names, roi=wanted.roi, compression=compression, overwrite=overwrite,
-            progress=progress,
+            run, output, wanted.names, roi=wanted.roi, photon_energy=wanted.photon_energy,
+            distance=wanted.distance, compression=compression, overwrite=overwrite, progress=progress,
         )  # fmt: skip
     click.echo(f"{path}: {len(run):,} events")
+
+
+def _number(text: str | None) -> float | str | None:
+    """Return a number, or the name of a field."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _chosen(run: Any, condition: str | None, events: int | None) -> Any:

@@ -26,6 +26,7 @@ from psana_dask.errors import ExportError
 from psana_dask.export.content import Roi, Wanted, groups, time_order
 from psana_dask.export.original import export_original
 from psana_dask.export.plan import Piece, Plan, Workshop, plan_of, replace
+from psana_dask.export.table_file import export_table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Wanted", "begin", "export", "export_original", "finish", "write_piece"]
 
 COMPRESSIONS = ("lz4", "zstd", None)
+FRAME_FILES = (".nxs", ".cxi")
 
 
 def export(
@@ -45,6 +47,8 @@ def export(
     roi: Roi | None = None,
     own: xr.Dataset | None = None,
     bundle: bool = False,
+    photon_energy: float | str | None = None,
+    distance: float | None = None,
     compression: str | None = "lz4",
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -56,7 +60,8 @@ def export(
     run : Run
         Its selection is what is exported, in time order.
     path : path
-        ``.zarr``, or ``.h5`` (``.hdf5``, ``.nc``).
+        ``.zarr``, or ``.h5`` (``.hdf5``, ``.nc``). With the frames of one detector ``.nxs`` (NeXus,
+        NXmx) or ``.cxi``. Scalars also ``.parquet``.
     names : names of detectors and fields, optional
         As in `Run.dataset`, and ``"cspad.calib"``, ``"cspad.image"``; all fields by default.
     roi : mapping, optional
@@ -65,6 +70,10 @@ def export(
         Variables of your own, kept in the group ``own``.
     bundle : bool
         Put constants and geometry in, so that the export can be calibrated anywhere.
+    photon_energy : float or str, optional
+        Of ``.nxs`` and ``.cxi``: eV, or the field that has it; by default what the accelerator reports.
+    distance : float, optional
+        Of ``.nxs`` and ``.cxi``: from the sample to the detector, m; by default the geometry's.
     compression : {"lz4", "zstd", None}
         Bitshuffle with LZ4, Zstandard, or none.
     overwrite : bool
@@ -85,7 +94,9 @@ def export(
     """
     path = Path(path)
     run = time_order(run)
-    wanted = Wanted(names, roi, bundle)
+    wanted = Wanted(names, roi, bundle, photon_energy, distance)
+    if path.suffix == ".parquet":
+        return export_table(run, path, wanted, own=own, compression=compression, overwrite=overwrite)
     made, plan = begin(run, path, wanted, own=own, compression=compression, overwrite=overwrite)
     todo = [piece for piece in plan.pieces if not Workshop(path).is_done(piece)]
     done = len(plan.pieces) - len(todo)
@@ -118,7 +129,8 @@ def begin(
         raise ExportError(f"compression={compression!r}: use one of {', '.join(map(repr, COMPRESSIONS))}")
     if workshop.path.exists() and not overwrite:
         raise ExportError(f"{workshop.path} is there already: overwrite=True replaces it")
-    made = groups(run, wanted, own)
+    run = time_order(run)
+    made = _contents(run, workshop.path, wanted, own)
     plan = plan_of(made, _digest(run, wanted, own, compression))
     before = workshop.plan()
     if before == plan:
@@ -158,7 +170,8 @@ def write_piece(
         raise ExportError(f"no piece {number}: {workshop.path} has {len(plan.pieces)}")
     piece = plan.pieces[number]
     if not workshop.is_done(piece):
-        _write(workshop.path, _variable(groups(run, wanted, own), piece), piece, compression)
+        made = _contents(run, workshop.path, wanted, own)
+        _write(workshop.path, _variable(made, piece), piece, compression)
 
 
 def finish(path: str | os.PathLike[str]) -> Path:
@@ -242,11 +255,25 @@ def _digest(run: Run, wanted: Wanted, own: xr.Dataset | None, compression: str |
     return hashlib.sha256("|".join([*parts, tokenize(own), str(compression)]).encode()).hexdigest()[:32]
 
 
+def _contents(run: Run, path: Path, wanted: Wanted, own: xr.Dataset | None) -> dict[str, xr.Dataset]:
+    """Return what goes into a file of this kind, by group."""
+    if path.suffix in FRAME_FILES:
+        from psana_dask.export import crystallography
+
+        return crystallography.contents(path, run, wanted, own)
+    if wanted.photon_energy is not None or wanted.distance is not None:
+        raise ExportError(f"{path}: photon_energy and distance go into {' and '.join(FRAME_FILES)}")
+    return groups(run, wanted, own)
+
+
 def _target(path: Path) -> ModuleType:
     """Return the module that writes this kind of file."""
-    from psana_dask.export import hdf5_file, zarr_store
+    from psana_dask.export import crystallography, hdf5_file, zarr_store
 
     known = {".zarr": zarr_store, ".h5": hdf5_file, ".hdf5": hdf5_file, ".nc": hdf5_file}
+    known |= dict.fromkeys(FRAME_FILES, crystallography)
+    if path.suffix == ".parquet":
+        raise ExportError(f"{path}: a table is written at once, there are no pieces")
     if path.suffix not in known:
         raise ExportError(f"{path}: the suffix says the format, one of {', '.join(known)}")
     return known[path.suffix]

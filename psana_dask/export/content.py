@@ -56,11 +56,17 @@ class Wanted:
     roi : mapping of detector to mapping of dimension to slice, optional
     bundle : bool
         Constants and geometry too.
+    photon_energy : float or str, optional
+        eV, or the field that has it; for files of crystallography. By default what the accelerator reports.
+    distance : float, optional
+        From the sample to the detector, m; for files of crystallography. By default the geometry's.
     """
 
     names: Names = None
     roi: Roi | None = None
     bundle: bool = False
+    photon_energy: float | str | None = None
+    distance: float | None = None
 
     def text(self) -> str:
         """Return it as JSON: equal wishes have equal texts."""
@@ -69,7 +75,7 @@ class Wanted:
             for d, dims in sorted((self.roi or {}).items())
         }
         names = self.names if self.names is None or isinstance(self.names, str) else list(self.names)
-        return json.dumps([names, roi, self.bundle])
+        return json.dumps([names, roi, self.bundle, self.photon_energy, self.distance])
 
 
 def groups(run: Run, wanted: Wanted, own: xr.Dataset | None = None) -> dict[str, xr.Dataset]:

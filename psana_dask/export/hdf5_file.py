@@ -32,7 +32,7 @@ def begin(workshop: Workshop, groups: Mapping[str, xr.Dataset], plan: Plan, comp
 
     large = {(c.group, c.name): c for c in plan.columns}
     (workshop.folder / "pieces").mkdir(exist_ok=True)
-    with h5netcdf.File(_skeleton(workshop), "w") as file:  # opened once: each opening looks at all groups
+    with h5netcdf.File(skeleton(workshop), "w") as file:  # opened once: each opening looks at all groups
         for path, data in groups.items():
             mine = {name: large[path, str(name)] for name in data.data_vars if (path, str(name)) in large}
             encoding = {name: _encoding(c, compression) for name, c in mine.items()}
@@ -59,15 +59,17 @@ def _attribute(value: Any) -> Any:
     return json.dumps(value, default=str) if isinstance(value, dict) else value
 
 
-def _skeleton(workshop: Workshop) -> Path:
+def skeleton(workshop: Workshop) -> Path:
+    """Return the file that is complete but for the pieces."""
     return workshop.folder / "skeleton.h5"
 
 
 def _encoding(column: Column, compression: str | None) -> dict[str, Any]:
-    return {"chunksizes": (column.chunk, *column.shape[1:]), **_filters(compression)}
+    return {"chunksizes": (column.chunk, *column.shape[1:]), **filters(compression)}
 
 
-def _filters(compression: str | None) -> dict[str, Any]:
+def filters(compression: str | None) -> dict[str, Any]:
+    """Return what h5py needs to know to compress."""
     known: dict[str | None, Any] = {
         None: {},
         "lz4": hdf5plugin.Bitshuffle(cname="lz4"),
@@ -89,7 +91,7 @@ def write_piece(workshop: Workshop, piece: Piece, values: Array, compression: st
     whole = -(-len(stored) // chunk[0]) * chunk[0]  # chunks at the end of the variable are whole, too
     with h5py.File(fresh, "w") as file:
         made = file.create_dataset(
-            "values", (whole, *stored.shape[1:]), stored.dtype, chunks=chunk, **_filters(compression)
+            "values", (whole, *stored.shape[1:]), stored.dtype, chunks=chunk, **filters(compression)
         )
         made[: len(stored)] = stored
     fresh.replace(path)
@@ -97,7 +99,7 @@ def write_piece(workshop: Workshop, piece: Piece, values: Array, compression: st
 
 def finish(workshop: Workshop, plan: Plan) -> Path:
     """Copy the chunks of all pieces into the skeleton; return the file, complete and on disk."""
-    shutil.copyfile(_skeleton(workshop), workshop.data)
+    shutil.copyfile(skeleton(workshop), workshop.data)
     with h5py.File(workshop.data, "r+") as file:
         for piece in plan.pieces:
             with h5py.File(_piece_file(workshop, piece.number), "r") as part:

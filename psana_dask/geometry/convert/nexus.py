@@ -75,7 +75,7 @@ def write_entry(
     title: str | None = None,
     start_time: str | None = None,
     end_time: str | None = None,
-    wavelength: float | None = None,
+    wavelength: float | Array | None = None,
 ) -> None:
     """Write an NXmx entry that holds the detector into an empty file.
 
@@ -88,7 +88,7 @@ def write_entry(
         Of the entry; by default what the detector is.
     start_time, end_time : str, optional
         Of the measurement, ISO 8601.  NXmx wants them; a geometry has none.
-    wavelength : float, optional
+    wavelength : float or (event,) array, optional
         Of the incident beam, angstrom.  NXmx wants it.
     """
     file.attrs["default"] = "entry"
@@ -213,7 +213,7 @@ def _axis(
     _dataset(group, name, value, attributes)
 
 
-def _dataset(group: Any, name: str, value: float, attributes: Mapping[str, Any]) -> None:
+def _dataset(group: Any, name: str, value: float | Array, attributes: Mapping[str, Any]) -> None:
     group[name] = value
     for key, attribute in attributes.items():
         group[name].attrs[key] = attribute
