@@ -104,17 +104,17 @@ def contents(path: Path, run: Run, wanted: Wanted, own: xr.Dataset | None) -> di
     run = _with_frames(run, name)
     detector = run[name]
     data = detector.field(field, None) if field in detector.fields else detector.calibrated(chunks=None)
-    geometry = _placed(_subset(detector.geometry, data), wanted.distance, path)
+    geometry = placed(_subset(detector.geometry, data), wanted.distance)
     frames = Frames(
         title=f"{run.experiment} run {run.number}, {name}.{field}",
         detector=name,
         geometry=geometry,
         distance=_distance(geometry),
         mask=_mask(detector, data),
-        photon_energy=_photon_energy(run, wanted.photon_energy, path),
+        photon_energy=photon_energy(run, wanted.photon_energy),
         events=_events(run, name, others),
         calibrated=bool(data.attrs.get("calibrated", False)),
-        sensor=next((v for k, v in SENSORS.items() if detector.det_type.lower().startswith(k)), None),
+        sensor=sensor_thickness(detector.det_type),
     )
     bare = data.variable._replace(attrs={})
     return {GROUPS[path.suffix]: xr.Dataset({"data": bare}, attrs={"frames": frames})}
@@ -167,11 +167,22 @@ def _distance(geometry: Geometry) -> float:
     return float(np.mean([tile.first[2] for tile in tiles_of(geometry)]))
 
 
-def _placed(geometry: Geometry, distance: float | None, path: Path) -> Geometry:
-    """Return the geometry at a distance, m; at its own by default."""
+def sensor_thickness(det_type: str) -> float | None:
+    """Return the thickness of the silicon of a type of detector, m; None where it is not known."""
+    return next((v for k, v in SENSORS.items() if det_type.lower().startswith(k)), None)
+
+
+def placed(geometry: Geometry, distance: float | None) -> Geometry:
+    """Return the geometry at a distance, m; at its own by default.
+
+    Raises
+    ------
+    ExportError
+        The distance is 0: the detector would be where the sample is.
+    """
     there = _distance(geometry)
     if abs(there if distance is None else distance) < 1e-6:
-        raise ExportError(f"{path}: the detector is at distance 0: say distance= in m")
+        raise ExportError("the geometry has the detector at distance 0: say distance= in m")
     if distance is None:
         return geometry
     for part in [p for p in geometry.parts if p.parent_key == geometry.root]:
@@ -187,13 +198,19 @@ def _mask(detector: Any, data: xr.DataArray) -> npt.NDArray[np.uint8]:
         return np.ones(data.shape[1:], np.uint8)  # nobody knows a bad pixel
 
 
-def _photon_energy(run: Run, given: float | str | None, path: Path) -> npt.NDArray[np.float64]:
-    """Return the photon energy of each event, eV: as given, from a field, or from the beam's own data."""
+def photon_energy(run: Run, given: float | str | None) -> npt.NDArray[np.float64]:
+    """Return the photon energy of each event, eV: as given, from a field, or what the accelerator reports.
+
+    Raises
+    ------
+    ExportError
+        Nothing is given and the run has none.
+    """
     if isinstance(given, int | float):
         return np.full(len(run), float(given))
     name = given if given is not None else _beam_field(run)
     if name is None:
-        raise ExportError(f"{path}: the run has no photon energy: say photon_energy= in eV, or a field")
+        raise ExportError("the run has no photon energy: say photon_energy= in eV, or a field")
     detector, _, field = name.partition(".")
     values = run[detector].field(field, chunks=None)
     present = run[detector].dataset(None)["present"].values
