@@ -6,16 +6,16 @@
     [{"meta": {"name": NAME, "EGU": "mm"},
       "data": [{"secs": 1718345523, "nanos": 250, "val": 1.5, "severity": 0, "status": 0}, ...]}]
 
-The first sample may lie before ``from``: it is the value in force then.  Answers have a limit of
-size and of time, redirects go to allowed hosts only, failed requests are repeated, and what
-lies in the past is kept on disk.  Contract: tests/test_archive.py.
+or ``getData.raw`` for the same in protocol buffers (``form="pb"``).  The first sample may lie before
+``from``: it is the value in force then.  Answers have a limit of size and of time, redirects go to
+allowed hosts only, failed requests are repeated, and what lies in the past is kept on disk.  What
+answers look like is in `archive_answers`.  Contract: tests/test_archive.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import os
 import re
 import tempfile
@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.errors import ArchiverError, NameNotFound
+from psana_dask.archive_answers import FORMS
+from psana_dask.errors import ArchiverError, NameNotFound, suggestion
 from psana_dask.join import match
 from psana_dask.keys import times
 from psana_dask.model import Array
@@ -86,17 +87,27 @@ class Archiver:
     limits : ArchiverLimits
     cache : bool
         Keep answers about the past on disk.
+    form : {"json", "pb"}
+        What to ask for: text, or protocol buffers, a third of the size.
     """
 
     def __init__(
-        self, url: str, hosts: Sequence[str] = (), limits: ArchiverLimits | None = None, *, cache: bool = True
+        self,
+        url: str,
+        hosts: Sequence[str] = (),
+        limits: ArchiverLimits | None = None,
+        *,
+        cache: bool = True,
+        form: str = "json",
     ) -> None:
+        if form not in FORMS:
+            raise ValueError(f"form={form!r}{suggestion(form, FORMS)}")
         self.url = url.rstrip("/").removesuffix("/retrieval")
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ArchiverError(f"{url}: an archiver has an address such as http://host:17668")
         self._limits = limits or ArchiverLimits()
-        self._cache = cache
+        self._cache, self._form = cache, FORMS[form]
         allowed = frozenset({parts.hostname, *hosts})
         self._opener = urllib.request.build_opener(_SameHosts(allowed))
 
@@ -151,18 +162,19 @@ class Archiver:
             "from": f"{_milliseconds(ends[0])}Z",
             "to": f"{_milliseconds(ends[1], up=True)}Z",
         }
-        url = f"{self.url}/retrieval/data/getData.json?{urllib.parse.urlencode(query)}"
-        return parse_answer(self._answer(url, ends[1], pv), pv, url)
+        url = f"{self.url}/retrieval/data/getData.{self._form.ending}?{urllib.parse.urlencode(query)}"
+        return self._form.parse(self._answer(url, ends[1], pv), pv, url)
 
     def _answer(self, url: str, stop: Any, pv: str) -> bytes:
         """Return an answer, from disk if it was kept."""
         past = self._cache and time.time() - stop.astype(np.int64) / 1e9 > SETTLED
-        kept = current().cache_folder() / "archiver" / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
+        name = f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.{self._form.ending}"
+        kept = current().cache_folder() / "archiver" / name
         if past and kept.is_file():
             return kept.read_bytes()
         answer = _fetch(self._opener, url, self._limits, pv)
         if past:
-            parse_answer(answer, pv, url)  # what cannot be understood is not kept
+            self._form.parse(answer, pv, url)  # what cannot be understood is not kept
             _keep(kept, answer)
         return answer
 
@@ -242,80 +254,6 @@ def _read(response: Any, limits: ArchiverLimits, url: str) -> bytes:
     return b"".join(parts)
 
 
-# ---- answers ------------------------------------------------------------------------------------
-def parse_answer(answer: bytes, pv: str, url: str) -> xr.DataArray:
-    """Return the samples that an answer holds.
-
-    Raises
-    ------
-    NameNotFound
-        It holds no variable.
-    ArchiverError
-        It is not what an archiver says; names what is wrong.
-    """
-    import xarray as xr
-
-    try:
-        found = json.loads(answer)
-    except (ValueError, RecursionError) as error:
-        raise ArchiverError(f"{url}: the answer is no JSON: {str(error)[:200]}") from None
-    if found == []:
-        raise NameNotFound(f"the archiver does not know {pv}")
-    try:
-        (series,) = found
-        meta, rows = series["meta"], series["data"]
-        stamps = np.array([_nanoseconds(r["secs"], r.get("nanos", 0)) for r in rows], np.int64)
-        values = _values([r["val"] for r in rows])
-        words = {w: np.array([int(r.get(w, 0)) for r in rows], np.int32) for w in ("severity", "status")}
-        units = str(meta.get("EGU", ""))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ArchiverError(f"{url}: not the answer of an archiver: {type(error).__name__} {error}") from None
-    order = np.argsort(stamps, kind="stable")
-    dims = ("time", *(f"{pv}_{k}" for k in range(values.ndim - 1)))
-    coords = {"time": stamps[order].view("M8[ns]")} | {w: ("time", v[order]) for w, v in words.items()}
-    attrs = {"pv": pv, "units": units, "source": url.partition("/retrieval")[0]}
-    return xr.DataArray(values[order], coords, dims, name=pv, attrs=attrs)
-
-
-def _nanoseconds(seconds: Any, nanos: Any) -> int:
-    if (
-        type(seconds) is not int
-        or type(nanos) is not int
-        or not 0 <= nanos < 10**9
-        or not 0 <= seconds < 9 * 10**9
-    ):
-        raise ValueError(f"secs {seconds!r}, nanos {nanos!r} is no time")
-    return seconds * 10**9 + nanos
-
-
-def _values(values: list[Any]) -> Array:
-    """Return samples as an array: numbers, text, or waveforms padded with NaN."""
-    if any(isinstance(v, list) for v in values):
-        rows = [np.asarray([_number(x) for x in v], np.float64) for v in values]
-        out = np.full((len(rows), max(map(len, rows))), np.nan)
-        for row, given in zip(out, rows, strict=True):
-            row[: len(given)] = given
-        return out
-    if values and all(type(v) is int and abs(v) < 2**63 for v in values):
-        return np.array(values, np.int64)
-    if all(_is_number(v) for v in values):
-        return np.array([_number(v) for v in values], np.float64)
-    if all(isinstance(v, str) for v in values):
-        return np.array(values, dtype=str)
-    kinds = sorted({type(v).__name__ for v in values})
-    raise ValueError(f"values of {' and '.join(kinds)}")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) or value in ("NaN", "Infinity", "-Infinity", None)
-
-
-def _number(value: Any) -> float:
-    if not _is_number(value):
-        raise ValueError(f"{value!r} is no number")
-    return float("nan") if value is None else float(value)
-
-
 # ---- ranges -------------------------------------------------------------------------------------
 class ArchiveRange:
     """The variables of an archiver during a run, or between two times.
@@ -390,6 +328,7 @@ def archiver(
     hosts: Sequence[str] = (),
     limits: ArchiverLimits | None = None,
     cache: bool = True,
+    form: str = "json",
 ) -> Archiver:
     """Return an EPICS Archiver Appliance: samples of any variable at any time.
 
@@ -402,6 +341,8 @@ def archiver(
     limits : ArchiverLimits, optional
     cache : bool
         Keep answers about the past (older than ten minutes) in the cache folder.
+    form : {"json", "pb"}
+        What to ask for: text, or protocol buffers, a third of the size.
 
     Raises
     ------
@@ -416,4 +357,4 @@ def archiver(
     address = url or os.environ.get("PSANA_DASK_ARCHIVER")
     if not address:
         raise ArchiverError("which archiver? Give its url, or set PSANA_DASK_ARCHIVER=http://host:port")
-    return Archiver(address, hosts, limits, cache=cache)
+    return Archiver(address, hosts, limits, cache=cache, form=form)

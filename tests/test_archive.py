@@ -11,7 +11,8 @@ import pytest
 
 import psana_dask
 from psana_dask import simulate
-from psana_dask.archive import ArchiverLimits, parse_answer
+from psana_dask.archive import ArchiverLimits
+from psana_dask.archive_answers import parse_json
 from psana_dask.errors import ArchiverError, NameNotFound
 from psana_dask.simulate import Detector, RunSpec
 
@@ -202,7 +203,7 @@ def test_errors_of_the_server_are_tried_again(server, archiver):
 )  # fmt: skip
 def test_answers_that_no_archiver_gives(answer):
     with pytest.raises(ArchiverError, match="http://x/retrieval"):
-        parse_answer(answer, "PV", "http://x/retrieval")
+        parse_json(answer, "PV", "http://x/retrieval")
 
 
 def test_cut_answers_are_not_taken_for_whole(server, archiver):
