@@ -7,6 +7,7 @@ events, everything else by all of them.
 from __future__ import annotations
 
 import html as markup
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ SHIFTS = np.arange(-3, 4)
 """Events by which the signal of a detector may be off from the event codes."""
 
 HOT = 8.0
-"""A pixel is hot if its mean is this many robust standard deviations above the median of its panel."""
+"""A pixel is hot if its mean is this many robust standard deviations above its neighbours, but for one."""
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -159,15 +160,29 @@ def _values(detector: Detector) -> xr.DataArray | None:
 
 
 def _of_pixels(frames: npt.NDArray[Any]) -> dict[str, float]:
-    """Count pixels that never change, and those far above the others of their panel."""
+    """Count pixels that never change, and those far above neighbours: light falls on several."""
     mean = frames.mean(axis=0, dtype=np.float64)
     panels = mean.reshape(-1, *mean.shape[-2:])
+    above = panels - _second_neighbour(panels)
     middle = np.median(panels, axis=(1, 2), keepdims=True)
     spread = 1.4826 * np.median(np.abs(panels - middle), axis=(1, 2), keepdims=True)
     return {
         "dead": int((frames == frames[0]).all(axis=0).sum()),
-        "hot": int((panels - middle > HOT * np.maximum(spread, 1e-9)).sum()),
+        "hot": int((above > HOT * np.maximum(spread, 1e-9)).sum()),
     }
+
+
+def _second_neighbour(panels: Floats) -> Floats:
+    """Return the second highest of the eight neighbours of each pixel, (panel, row, col)."""
+    rows, cols = panels.shape[1:]
+    wide = np.pad(panels, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    first = second = np.full(panels.shape, -np.inf)
+    for down, right in itertools.product(range(3), range(3)):
+        if (down, right) != (1, 1):
+            other = wide[:, down : down + rows, right : right + cols]
+            second = np.maximum(second, np.minimum(first, other))
+            first = np.maximum(first, other)
+    return second
 
 
 def _of_channels(waves: npt.NDArray[Any]) -> dict[str, float]:
@@ -276,14 +291,14 @@ def off_by(levels: Sequence[float] | Floats, noise: float = 0.0) -> float:
     levels : (shift,) sequence of float
         From `dropped_levels`.
     noise : float
-        Their standard error; the lowest level is three of it below the others.
+        Their standard error; the lowest level is five of it below the others.
     """
     known = np.asarray(levels, np.float64)
     if not np.isfinite(known).all():
         return np.nan
     lowest = int(np.argmin(known))
     usual = float(np.median(np.delete(known, lowest)))
-    clear = known[lowest] < 0.5 * usual and usual - known[lowest] > 3 * noise
+    clear = known[lowest] < 0.5 * usual and usual - known[lowest] > 5 * noise
     return float(SHIFTS[lowest]) if clear else np.nan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,35 @@ def _placed(data: xr.Dataset, where: Positions, energy: float | xr.DataArray | N
         if name in data:
             data[name].attrs["units"] = unit
     return data
+
+
+def find_hits(frames: xr.DataArray, rule: Callable[[NDArray[Any]], Any]) -> xr.DataArray:
+    """Ask a rule of your own of each frame.
+
+    Parameters
+    ----------
+    frames : DataArray ([time,] ...)
+    rule : callable
+        Takes frames (event, ...) and gives one boolean per event, which depends on its frame alone.
+
+    Returns
+    -------
+    DataArray
+        bool (time), for `Run.select`; lazy where `frames` is, and then worked out in parallel.
+
+    Examples
+    --------
+    >>> hits = analysis.find_hits(run.cspad.calib, lambda frames: (frames > 50).sum(axis=(1, 2, 3)) > 200)
+    >>> run.select(hits)
+    """
+    return by_event(_ruled, frames, [Output("hit", dtype=np.bool_)], constants={"rule": rule})["hit"]
+
+
+def _ruled(frames: NDArray[Any], rule: Callable[[NDArray[Any]], Any]) -> NDArray[np.bool_]:
+    found = np.asarray(rule(frames))
+    if found.shape != (len(frames),):
+        raise ValueError(f"the rule gave an array of shape {found.shape} for {len(frames)} frames")
+    return found.astype(bool)
 
 
 def powder_of(of: str, finder: Finder, *, most: int = 1024) -> PerFrame:

@@ -65,7 +65,8 @@ def time_tool(
     -------
     Dataset
         ``position`` (pixels), ``time_ps``, ``amplitude``, ``fwhm``, ``next_amplitude`` and
-        ``ref_amplitude`` (time), those that there are, and ``delay`` (seconds); ``attrs["source"]`` says whose.
+        ``ref_amplitude`` (time), those that there are, and ``delay`` (seconds); ``attrs["source"]`` says
+        whose.
 
     Raises
     ------
