@@ -14,14 +14,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, psana, simulate
+    from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, plot, psana, simulate
     from psana_dask.archive import archiver
     from psana_dask.checks import quality
     from psana_dask.clocks import find_offset
+    from psana_dask.entry import open_source as open
     from psana_dask.experiment_table import summary
     from psana_dask.keys import times
     from psana_dask.opening import list_runs, open_run, open_runs
-    from psana_dask.opening import open_source as open
     from psana_dask.options import set_options
     from psana_dask.progress import progress_bar
     from psana_dask.reductions import reduce
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "open": ("psana_dask.opening", "open_source"),
+    "open": ("psana_dask.entry", "open_source"),
     "open_run": ("psana_dask.opening", "open_run"),
     "open_runs": ("psana_dask.opening", "open_runs"),
     "list_runs": ("psana_dask.opening", "list_runs"),
@@ -52,14 +52,15 @@ _HOMES = {
     "summary": ("psana_dask.experiment_table", "summary"),
     "export": ("psana_dask.export", None),
     "geometry": ("psana_dask.geometry", None),
+    "plot": ("psana_dask.plot", None),
     "psana": ("psana_dask.psana", None),
     "simulate": ("psana_dask.simulate", None),
 }
 
 __all__ = [
     "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "errors", "export", "find_offset",
-    "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream", "progress_bar", "psana",
-    "quality",
+    "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream", "plot", "progress_bar",
+    "psana", "quality",
     "reduce", "set_options", "simulate", "summary", "times",
 ]  # fmt: skip
 

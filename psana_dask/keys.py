@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.readers.xtc2_layout import EPOCH_1990
+from psana_dask.saved_times import is_file_of_times, read_times
 
 _ISO = re.compile(r"(?P<local>.+?)(?P<zone>[Zz]|[+-]\d\d:?\d\d)?")
 _NANOSECOND_LIMIT = 1_000_000_000
@@ -51,6 +52,7 @@ def parse_keys(key: Any) -> EventKeys:
     Parameters
     ----------
     key : datetime64, datetime, str, (sec, nsec), (sec, nsec, fiducial), int, or a list or array of them
+        Or a file of times, as `Run.save_times` writes it: a path, or a text that ends with ``.times``.
 
     Raises
     ------
@@ -58,6 +60,8 @@ def parse_keys(key: Any) -> EventKeys:
         The key is of no known form; says which forms there are.
     """
     key = getattr(key, "values", key)  # a DataArray, a Series or an Index
+    if is_file_of_times(key):
+        return EventKeys(read_times(key), False)
     if _is_single(key):
         value, fiducial = _one(key)
         return EventKeys(np.array([value]), True, np.array([fiducial]))
@@ -137,7 +141,7 @@ def times(key: Any, format: str = "xtc2") -> npt.NDArray[np.datetime64]:
 
     Parameters
     ----------
-    key : any event key, or a list of them
+    key : any event key, or a list of them, or a file of `Run.save_times`
     format : {"xtc2", "xtc"}
         How raw words count seconds: since 1990 (LCLS-II) or since 1970 (LCLS-1).
 

@@ -13,7 +13,13 @@ import numpy as np
 
 from psana_dask.choice import Choice
 from psana_dask.dataset import View
-from psana_dask.errors import FormatError, PartialRunWarning, RunNotFound, TruncatedError
+from psana_dask.errors import (
+    FormatError,
+    PartialRunWarning,
+    RunNotFound,
+    TruncatedError,
+    UnknownFormat,
+)
 from psana_dask.files import RunFiles, find_run, find_runs, is_data_set, parse_data_set
 from psana_dask.pipeline import catalog_of
 from psana_dask.recording import Recording, open_recording, run_numbers
@@ -24,7 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from psana_dask.stores import Calib
-    from psana_dask.stream import Stream
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -103,45 +108,6 @@ def open_run(
     return opened
 
 
-STREAMS = ("tcp://", "shmem://")
-"""How the names of streams begin."""
-
-
-def open_source(source: Source, run: int | None = None, **options: Any) -> Run | Stream:
-    """Open a run or a stream: what `psana_dask.open` does.
-
-    Parameters
-    ----------
-    source : str, path or list of them
-        ``tcp://host:port`` and ``shmem://TAG`` are streams (see `open_stream`), ``live:SOURCE`` is a run
-        that is being written, everything else a run (see `open_run`).
-    run : int, optional
-        Run number.
-    **options
-        Of `open_run` or `open_stream`.
-
-    Returns
-    -------
-    Run or Stream
-        Both have ``detectors``, ``events``, ``epics``, ``dataset``, ``select``, ``map``, ``reduce`` and
-        ``follow``.
-
-    Examples
-    --------
-    >>> run = psana_dask.open("exp=xpptut15:run=54")
-    >>> stream = psana_dask.open("shmem://TAG", calib="calib", policy="latest")
-    """
-    if isinstance(source, str) and source.startswith(STREAMS):
-        from psana_dask.stream import open_stream
-
-        if run is not None:
-            raise ValueError("a stream has no run= to choose: it delivers the run that is taken")
-        return open_stream(source, **options)
-    if isinstance(source, str) and source.startswith("live:"):
-        return open_run(source.removeprefix("live:"), run, live=True, **options)
-    return open_run(source, run, **options)
-
-
 LIVE_WAIT = 10.0
 """Seconds that a live run gets to show its first datagram."""
 
@@ -188,6 +154,12 @@ def open_runs(
     **options
         Passed to `open_run`.
 
+    Raises
+    ------
+    UnknownFormat, FormatError
+        One of `runs` cannot be read at all, or any with ``strict=True``; else such a run is left out,
+        with a warning.
+
     Returns
     -------
     Runs
@@ -200,7 +172,15 @@ def open_runs(
     opened = []
     wanted = None if runs is None else set(runs)
     for files in find_runs(source, folder=dir):
-        numbers: list[int | None] = [*run_numbers(files)] or [None]
+        try:
+            numbers: list[int | None] = [*run_numbers(files)] or [None]
+        except (FormatError, UnknownFormat) as error:
+            if options.get("strict") or files.number in (wanted or ()):
+                raise
+            if wanted is None:
+                left = f"run {files.number} is left out: {error}"
+                warnings.warn(left, PartialRunWarning, stacklevel=2)
+            continue
         for number in numbers:
             if wanted is None or number in wanted:
                 paths = list(files.paths)

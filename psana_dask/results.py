@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from psana_dask.reductions.loops import Event
+    from psana_dask.reductions.quantities import Wanted
 
 
 class EventResults:
@@ -174,13 +175,14 @@ class EventResults:
     def reduce(
         self,
         what: Any,
-        names: Names = None,
+        names: Wanted = None,
         *,
         by: Any = None,
         mask: Any = None,
         weights: Any = None,
         calibration: Mapping[str, Any] | None = None,
         merge: Callable[[Any, Any], Any] | None = None,
+        half_life: float | None = None,
         progress: bool | None = None,
     ) -> Any:
         """Reduce over the events, in parallel and in one pass; the bits never depend on how.
@@ -192,7 +194,8 @@ class EventResults:
             arrays alone give the cube: count, sum, mean and variance of each. Or a function that
             makes partial results, without time, of a Dataset of at most 16 events.
         names : names, optional
-            ``"cspad.image"``, ``"cspad.calib"``, ``"cspad.raw"``, ``"gmd"``, a list of these.
+            ``"cspad.image"``, ``"cspad.calib"``, ``"cspad.raw"``, ``"gmd"``, what is made of each frame
+            (`analysis.PerFrame`, such as ``analysis.profile_of("cspad.calib", table)``), a list of these.
         by : optional
             ``"step"``; ``("delay", edges)`` with a scan variable, an EPICS variable or a scalar
             field; ``run.evr.has(90)``; an array over time; a list of these, or a mapping that
@@ -206,6 +209,8 @@ class EventResults:
         merge : callable, optional
             Of a function: ``merge(earlier, later)`` puts two partial results together; by default
             they are added.
+        half_life : float, optional
+            Of means and variances: an event counts half of one that came so many events later.
         progress : bool, optional
             Show a progress bar.
 
@@ -222,38 +227,38 @@ class EventResults:
         """
         from psana_dask.reductions.calls import Choices, reduce
 
-        choices = Choices(by, mask, weights, calibration, progress)
+        choices = Choices(by, mask, weights, calibration, progress, half_life)
         return reduce(self._view, what, names, choices, merge)
 
-    def mean(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+    def mean(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return the mean over the events, as float64; see `reduce` for `by`, `mask` and choices."""
         return self._statistic("mean", names, by, mask, choices)
 
-    def std(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+    def std(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return the standard deviation over the events (of the population, as numpy's)."""
         return self._statistic("std", names, by, mask, choices)
 
-    def var(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+    def var(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return the variance over the events (of the population, as numpy's)."""
         return self._statistic("var", names, by, mask, choices)
 
-    def sum(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+    def sum(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return the sum over the events: int64 of integers, else float64."""
         return self._statistic("sum", names, by, mask, choices)
 
-    def min(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+    def min(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return the least value of each pixel; integers become floats with NaN where there is none."""
         return self._statistic("min", names, by, mask, choices)
 
-    def max(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+    def max(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return the greatest value of each pixel; integers become floats with NaN where there is none."""
         return self._statistic("max", names, by, mask, choices)
 
-    def count(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
+    def count(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
         """Return how many events have each pixel, NaN not counted."""
         return self._statistic("count", names, by, mask, choices)
 
-    def _statistic(self, which: str, names: Names, by: Any, mask: Any, choices: Mapping[str, Any]) -> Any:
+    def _statistic(self, which: str, names: Wanted, by: Any, mask: Any, choices: Mapping[str, Any]) -> Any:
         from psana_dask.reductions.calls import Choices, statistic
 
         return statistic(self._view, which, names, Choices(by, mask, **choices))

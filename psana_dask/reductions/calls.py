@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ class Choices:
         Choices for ``calib`` and ``image``, as `Detector.calibrated` takes them.
     progress : bool, optional
         Show a progress bar.
+    half_life : float, optional
+        Events after which an event counts half.
     """
 
     by: By = None
@@ -52,6 +54,21 @@ class Choices:
     weights: Any = None
     calibration: Mapping[str, Any] | None = None
     progress: bool | None = None
+    half_life: float | None = None
+
+    def check(self, wanted: Sequence[Wanted]) -> None:
+        """Refuse what fading weights make no sense of."""
+        if self.half_life is None:
+            return
+        if self.half_life < 1:
+            raise ValueError(f"half_life={self.half_life}: events, 1 or more")
+        other = [w for w in wanted if w not in FADING]
+        if other:
+            raise ValueError(f"half_life= is for {', '.join(FADING)}, not for {other[0]!r}")
+
+
+FADING = ("mean", "var", "std")
+"""Statistics in which earlier events may count less."""
 
 
 def statistic(view: View, which: str, names: Names, choices: Choices) -> xr.DataArray | xr.Dataset:
@@ -78,12 +95,14 @@ def reduce(view: View, what: Any, names: Names, choices: Choices, merge: Any = N
         raise ValueError(f"no statistic {unknown[0]!r}; there are {there}, Histogram, Projection")
     found, _ = reduced(view, names, wanted, choices)
     arrays = {f"{q.name}_{key}": array for q, made in found for key, array in made.items()}
-    return _with_constants(view, labelled_dataset(view, arrays), found)
+    return labelled_dataset(view, arrays).assign_coords(constants_of(view, [q for q, _ in found]))
 
 
 def _by_function(view: View, function: Any, names: Names, choices: Choices, merge: Any) -> Any:
     from psana_dask.reductions.functions import reduce_function
 
+    if choices.half_life is not None:
+        raise ValueError(f"half_life= is for {', '.join(FADING)}, not for a function")
     if choices.weights is not None or (choices.mask is not None and is_of_pixels(view, choices.mask)):
         raise ValueError("a function applies weights and masks of pixels by itself")
     events = Events.of(view, choices.by, choices.mask, None)
@@ -108,6 +127,11 @@ def _all_wanted(what: Any) -> bool:
 
 def labelled_dataset(view: View, arrays: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """Return arrays as a Dataset; dimensions in which detectors differ get the detector's name."""
+    return together(arrays, run_attrs(view))
+
+
+def together(arrays: Mapping[str, xr.DataArray], attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Return arrays as a Dataset; dimensions in which detectors differ get the detector's name."""
     import xarray as xr
 
     sizes: dict[str, set[Any]] = {}
@@ -121,21 +145,22 @@ def labelled_dataset(view: View, arrays: Mapping[str, xr.DataArray]) -> xr.Datas
         name: array.rename({d: f"{array.attrs['detector']}_{d}" for d in clashing if d in array.dims})
         for name, array in arrays.items()
     }
-    return xr.Dataset(own, attrs=run_attrs(view))
+    return xr.Dataset(own, attrs=dict(attrs))
 
 
-def _with_constants(view: View, cube: xr.Dataset, found: Sequence[tuple[Quantity, Any]]) -> xr.Dataset:
-    """Add the constants that calibrated values were made with, as coordinates."""
+def constants_of(view: View, quantities: Iterable[Quantity]) -> dict[str, xr.DataArray]:
+    """Return the constants that calibrated values were made with, as coordinates."""
     from psana_dask.imaging import Imaging
 
-    for detector in dict.fromkeys(q.detector for q, _ in found if q.attrs.get("calibrated")):
+    found = {}
+    for detector in dict.fromkeys(q.detector for q in quantities if q.attrs.get("calibrated")):
         imaging = Imaging(view, view.entries[detector])
         for kind in ("pedestals", "pixel_gain", "pixel_status"):
             if imaging.lookups[kind].constants is not None:
                 constant = imaging.constant(kind)
                 own = {d: f"{detector}_{d}" for d in constant.dims}
-                cube = cube.assign_coords({f"{detector}_{kind}": constant.rename(own)})
-    return cube
+                found[f"{detector}_{kind}"] = constant.rename(own)
+    return found
 
 
 # ---- the reduction itself -----------------------------------------------------------------------
@@ -180,15 +205,48 @@ class Events:
             weights = tuple(w[h] for w, h in zip(weights, there, strict=True))
         return Events(self.groups, bins, weights)
 
+    def fading(self, half_life: float | None) -> Events:
+        """Return the events with weights that halve every so many events, the latest ones near 1."""
+        if half_life is None:
+            return self
+        fading = [fading_weights(0, len(n), half_life, (len(n) - 1) // half_life) for n in self.bins]
+        own = self.weights or tuple(np.ones(len(n)) for n in self.bins)
+        return Events(self.groups, self.bins, tuple(a * b for a, b in zip(own, fading, strict=True)))
+
+
+FADED = 400
+"""Half-lives after which an event counts nothing: far below the last bit of a float64."""
+
+
+def fading_weights(first: int, count: int, half_life: float, newest: float) -> NDArray[np.float64]:
+    """Return the weights of events numbered from `first` on, half of what they are a half-life later.
+
+    Parameters
+    ----------
+    first, count : int
+    half_life : float
+        Events.
+    newest : float
+        A whole number of half-lives after the first event of all: there the weight is 1. Another one
+        changes all weights by a power of two, so no bit of a mean or variance.
+    """
+    age = np.arange(first, first + count) / half_life
+    whole = np.floor(age)
+    exponent = (whole - newest).astype(np.int64)
+    weights = np.ldexp(np.exp2(age - whole), exponent)
+    return np.where(exponent < -FADED, 0.0, weights)
+
 
 def reduced(
     view: View, names: Names, wanted: tuple[Wanted, ...], choices: Choices
 ) -> tuple[list[tuple[Quantity, dict[str, xr.DataArray]]], bool]:
     """Return what was wanted of each quantity, and whether one array was named."""
+    choices.check(wanted)
     of_pixels = choices.mask is not None and is_of_pixels(view, choices.mask)
     found, single = quantities(view, names, choices.calibration)
     events = Events.of(view, choices.by, None if of_pixels else choices.mask, choices.weights)
-    jobs = [Job.of(q, wanted, events, choices.mask if of_pixels else None) for q in found]
+    pixels = choices.mask if of_pixels else None
+    jobs = [Job.of(q, wanted, events, pixels, choices.half_life) for q in found]
     label = ", ".join(q.name for q in found)
     graph = compute.Tasks()
     asked = [job.calls(graph) for job in jobs]
@@ -218,11 +276,15 @@ class Job:
     events: Events
 
     @classmethod
-    def of(cls, quantity: Quantity, wanted: tuple[Wanted, ...], events: Events, pixel_mask: Any) -> Job:
+    def of(
+        cls, quantity: Quantity, wanted: tuple[Wanted, ...], events: Events, pixel_mask: Any,
+        half_life: float | None = None,
+    ) -> Job:  # fmt: skip
         """Plan the reduction of a quantity over the events that have it."""
         good = None if pixel_mask is None else pixel_flags(quantity, pixel_mask)
-        request = Request(quantity.frames, quantity.made_of.dtype, wanted, events.weights is not None, good)
-        return cls(quantity, request, events.having(quantity))
+        own = events.having(quantity).fading(half_life)
+        request = Request(quantity.frames, quantity.made_of.dtype, wanted, own.weights is not None, good)
+        return cls(quantity, request, own)
 
     def calls(self, graph: compute.Tasks) -> list[Any]:
         """Add the tasks of each bin to a graph; None for a bin without events."""

@@ -104,7 +104,7 @@ def reduce_piece(call: Call, piece: Piece) -> Any:
         data = block_dataset(call.fields, recording, events)
         for at in range(0, len(events), LEAF):
             leaf = events[at : at + LEAF]
-            part = _partial(call, data.isel(time=slice(at, at + LEAF)), leaf)
+            part = partial_of(call, data.isel(time=slice(at, at + LEAF)), leaf)
             if len(leaf) == LEAF:
                 carry.push(part)
             else:
@@ -112,7 +112,14 @@ def reduce_piece(call: Call, piece: Piece) -> Any:
     return carry.total(last)
 
 
-def _partial(call: Call, data: xr.Dataset, events: Ints) -> Any:
+def partial_of(call: Call, data: xr.Dataset, events: Ints) -> Any:
+    """Return the partial result of the events of a leaf.
+
+    Raises
+    ------
+    FunctionError
+        It has a dimension ``time``.
+    """
     part = call.of(data, events)
     if "time" in getattr(part, "dims", ()):
         raise FunctionError(
@@ -149,20 +156,23 @@ def reduce_function(
         asked.append(graph.merged(nodes, merged) if nodes else None)
     name = getattr(function, "__name__", "function")
     found = iter(graph.computed([a for a in asked if a is not None], name, progress))
-    return _binned([None if a is None else next(found) for a in asked], groups, call)
+    return binned([None if a is None else next(found) for a in asked], groups, call)
 
 
-def _binned(parts: Sequence[Any], groups: Groups, call: Call) -> Any:
-    """Put the results of the bins side by side; where there are no events, NaN or 0."""
+def binned(parts: Sequence[Any], groups: Groups, call: Call | None = None) -> Any:
+    """Put the results of the bins side by side; where there are no events, NaN or 0.
+
+    Where no bin has any, `call` says what the function makes of no events.
+    """
     import xarray as xr
 
     known = next((p for p in parts if p is not None), None)
-    if known is None:
+    if known is None and call is not None:
         empty = np.zeros(0, np.int64)
-        known = _partial(call, block_dataset(call.fields, recording_of(call.fields), empty), empty)
+        known = partial_of(call, block_dataset(call.fields, recording_of(call.fields), empty), empty)
         parts = [None] * len(parts) if groups.axes else [known]
-    if not groups.axes:
-        return parts[0]
+    if not groups.axes or known is None:
+        return parts[0] if parts else None
     blank = xr.full_like(known, np.nan) if _is_float(known) else _blank(known)
     filled = [blank if p is None else p for p in parts]
     flat = xr.concat(filled, "bin_of_all", join="exact", coords="minimal", compat="override")

@@ -133,7 +133,7 @@ class Landing:
             return bytes(data)
         array = self._array(_room(size))
         np.copyto(array[:size], np.frombuffer(data, np.uint8))
-        return memoryview(array)[:size]
+        return memoryview(array.data)[:size]
 
     def _array(self, room: int) -> NDArray[np.uint8]:
         """Return memory that nobody else has."""

@@ -59,6 +59,11 @@ class ZmqTap:
             self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._socket.connect(f"tcp://{self._host}:{self._port}")
 
+    @property
+    def everyone(self) -> bool:
+        """Whether the sender gives every event to every receiver."""
+        return self._everyone
+
     def receive(self, seconds: float) -> Delivery | None:
         """Return what comes within some seconds, or None."""
         stop = time.monotonic() + seconds

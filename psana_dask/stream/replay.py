@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,20 @@ def moments(recording: Recording) -> Iterator[Moment]:
     """
     for service, rows in _order(recording):
         yield Moment(service, [Dgram(_number(recording, k), _read(recording, k, row)) for k, row in rows])
+
+
+def part_of(recording: Recording, numbers: Iterable[int]) -> tuple[list[list[Dgram]], list[list[Dgram]]]:
+    """Return all transitions of a recording, and some of its events, as datagrams."""
+    changes, at, transitions = sorted(_transitions(recording)), 0, []
+    while at < len(changes):
+        at, (_, rows) = _together(changes, at)
+        transitions.append([Dgram(_number(recording, k), _read(recording, k, row)) for k, row in rows])
+    events = []
+    for number in numbers:
+        rows_of = recording.events.rows[:, number]
+        there = np.flatnonzero(rows_of >= 0).tolist()
+        events.append([Dgram(_number(recording, k), _read(recording, k, int(rows_of[k]))) for k in there])
+    return transitions, events
 
 
 def _order(recording: Recording) -> Iterator[tuple[Service, list[tuple[int, int]]]]:

@@ -19,9 +19,12 @@ from psana_dask.stream.datagrams import HEADERS, Data, Dgram, Header
 from psana_dask.stream.memory import Landing
 from psana_dask.stream.mqueue import Queue
 from psana_dask.stream.shmem_layout import Note, discovery_name, memory_name, queue_name
-from psana_dask.stream.taps import Delivery, Refusals
+from psana_dask.stream.taps import Delivery, Refusals, Share
 
 MEMORY = "/dev/shm"  # noqa: S108  (where POSIX shared memory is, by definition)
+
+PATIENCE = 0.1
+"""Seconds that an event of another client's share waits for room in its queue."""
 
 GROUP = 64
 """Events that are taken at once, at most."""
@@ -56,6 +59,8 @@ class ShmemTap:
         Partition tag of the server.
     timeout : float
         Seconds that the server gets to appear.
+    share : Share, optional
+        Which events are this client's, if others take the others.
 
     Raises
     ------
@@ -63,8 +68,8 @@ class ShmemTap:
         No server, or it has as many clients as it takes.
     """
 
-    def __init__(self, tag: str, timeout: float = 10.0) -> None:
-        self._tag, self._timeout = tag, timeout
+    def __init__(self, tag: str, timeout: float = 10.0, share: Share | None = None) -> None:
+        self._tag, self._timeout, self._share = tag, timeout, share
         self.refused = Refusals()
         self._landing = Landing()
         self._enabled = self._began = False
@@ -230,14 +235,29 @@ class ShmemTap:
         message = connection.events.receive()
         if message is None:
             return None  # the server took it back
-        data = self._copied(connection, Note.of(message)) if self._enabled else b""
+        note = Note.of(message)
+        mine = self._is_mine(connection, note)
+        data = self._copied(connection, note) if mine and self._enabled else b""
+        patience = 0.0 if mine else PATIENCE
         for queue in connection.onward:
-            if queue.send(message):
+            if queue.send(message, patience):
                 break
-        if not self._enabled:
+            patience = 0.0
+        if not (mine and self._enabled):
             return None
         header = self._header(data)
         return None if header is None or header.service != Service.L1_ACCEPT else Dgram(0, data)
+
+    def _is_mine(self, connection: _Connection, note: Note) -> bool:
+        """Tell whether an event is this client's, where each of them goes through several of a team."""
+        if self._share is None or connection.geometry.returns or note.index < 0:
+            return True
+        start = note.index * connection.geometry.size
+        try:
+            header = HEADERS[self.form](connection.memory[start : start + 40])
+        except FormatError:
+            return True
+        return self._share.has(header.timestamp)
 
     def _copied(self, connection: _Connection, note: Note) -> Data:
         """Return a copy of the datagram in a buffer."""

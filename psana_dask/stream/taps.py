@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
-from psana_dask.stream.datagrams import Dgram
+from psana_dask.stream.datagrams import HEADERS, Dgram
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,23 @@ class Delivery:
     end: bool = False
 
 
+@dataclass(frozen=True)
+class Share:
+    """One of several readers of a server that gives each event to all of them: which events are its own.
+
+    Parameters
+    ----------
+    reader, readers : int
+    """
+
+    reader: int
+    readers: int
+
+    def has(self, timestamp: int) -> bool:
+        """Tell whether an event is this reader's: a hash of its time decides."""
+        return (timestamp * 0x9E3779B97F4A7C15 >> 32) % self.readers == self.reader
+
+
 @dataclass
 class Refusals:
     """Messages that were no messages."""
@@ -46,6 +63,7 @@ class Refusals:
         self.last = what
 
 
+@runtime_checkable
 class Tap(Protocol):
     """A source of deliveries."""
 
@@ -80,3 +98,30 @@ class ListTap:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+class SharedTap:
+    """A tap of which only some events are taken: another reader takes the others.
+
+    Parameters
+    ----------
+    tap : Tap
+    share : Share
+    """
+
+    def __init__(self, tap: Tap, share: Share) -> None:
+        self._tap, self._share = tap, share
+        self.form, self.refused = tap.form, tap.refused
+
+    def receive(self, seconds: float) -> Delivery | None:
+        """Return what comes within some seconds, or None."""
+        found = self._tap.receive(seconds)
+        if found is None:
+            return None
+        header = HEADERS[self.form]
+        mine = [e for e in found.events if self._share.has(header(e[0].data).timestamp)]
+        return replace(found, events=mine)
+
+    def close(self) -> None:
+        """Let go."""
+        self._tap.close()

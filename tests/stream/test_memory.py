@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from psana_dask.sources import FileSource
+from psana_dask.stream import memory
 from psana_dask.stream.memory import SMALL, Landing, MemoryFile
 
 
@@ -18,7 +19,9 @@ def whole(file):
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="anonymous memory is of Linux")
-def test_memory_of_a_file_that_is_gone_is_used_again_and_its_bytes_are_not_seen():
+def test_memory_of_a_file_that_is_gone_is_used_again_and_its_bytes_are_not_seen(monkeypatch):
+    gc.collect()
+    monkeypatch.setattr(memory, "_IDLE", memory._Idle())
     first = MemoryFile(".xtc2")
     first.append([b"x" * 100_000])
     inode, path = os.stat(first.path).st_ino, first.path

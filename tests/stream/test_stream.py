@@ -4,56 +4,22 @@ import numpy as np
 import pytest
 
 import psana_dask
-from psana_dask import simulate
 from psana_dask.errors import ReadError
-from psana_dask.model import Service
 from psana_dask.reductions import Histogram
-from psana_dask.stream.replay import moments
 from psana_dask.stream.stream import Stream
-from psana_dask.stream.taps import Delivery, ListTap
+from psana_dask.stream.taps import ListTap
 
 FRAMES = {"xtc2": "epixquad", "xtc": "epix100a"}
 
 
-@pytest.fixture(scope="module", params=["xtc2", "xtc"])
-def closed(request, tmp_path_factory):
-    folder = simulate.demo_run(tmp_path_factory.mktemp("closed"), 40, format=request.param)
-    return psana_dask.open(folder, calib=constants(request.param))
-
-
-def constants(form):
-    rng = np.random.default_rng(1)
-    shape = (4, 352, 384) if form == "xtc2" else (704, 768)
-    gains = (7, *shape) if form == "xtc2" else shape
-    return {"pedestals": rng.normal(1000, 5, gains).astype(np.float32)}
-
-
-def deliveries(run, sizes):
-    """What a tap delivers: events in groups of the given sizes, again and again."""
-    waiting, made, turn = [], [], 0
-    transitions = []
-    for moment in moments(run._recording):
-        if moment.service == Service.L1_ACCEPT:
-            waiting.append(moment.dgrams)
-        if waiting and (moment.service != Service.L1_ACCEPT or len(waiting) == sizes[turn % len(sizes)]):
-            made.append(Delivery(transitions, waiting))
-            waiting, transitions, turn = [], [], turn + 1
-        if moment.service != Service.L1_ACCEPT:
-            transitions.append(moment.dgrams)
-    return [*made, Delivery(transitions, waiting)]
+@pytest.fixture(scope="module")
+def closed(small):
+    return small
 
 
 @pytest.fixture
-def stream_of(closed):
-    opened = []
-
-    def made(sizes=(3, 1, 7), **options):
-        tap = ListTap(closed.format, deliveries(closed, sizes))
-        opened.append(Stream(tap, calib=constants(closed.format), **options))
-        return opened[-1]
-
-    yield made
-    [s.close() for s in opened]
+def stream_of(small_stream_of):
+    return small_stream_of
 
 
 @pytest.mark.parametrize("sizes", [(1,), (5, 2, 9)])
@@ -69,7 +35,10 @@ def test_reductions_have_the_bits_of_the_closed_run(closed, stream_of, sizes, fi
 
 
 def test_several_statistics_of_several_names(closed, stream_of):
-    names = [f"{FRAMES[closed.format]}.raw", "opal.raw"]
+    names = [
+        f"{FRAMES[closed.format]}.raw",
+        {"xtc2": "gmd.milliJoulesPerPulse", "xtc": "acqiris.raw"}[closed.format],
+    ]
     wanted = ["mean", Histogram([0, 500, 1000, 2000], per_pixel=False)]
     *_, last = stream_of().reduce(wanted, names)
     want = closed.reduce(wanted, names)
@@ -112,12 +81,15 @@ def test_map_gives_what_the_run_gives(closed, stream_of):
     assert np.array_equal(np.concatenate([g.time.values for g in got]), want.time.values)
 
 
-def test_images_and_calibration_are_the_runs(closed, stream_of):
-    name, at = FRAMES[closed.format], 0
-    for run in stream_of((16,)).follow_runs():
-        frames = run[name].calib.values
-        assert np.array_equal(frames, closed[name].calib.values[at : at + len(frames)], equal_nan=True)
-        at += len(frames)
+def test_images_and_calibration_are_the_runs(calibrated, calibrated_stream_of):
+    name, at = FRAMES[calibrated.format], 0
+    for run in calibrated_stream_of((16,)).follow_runs():
+        for field in ("calib", "image"):
+            got = getattr(run[name], field).values
+            want = getattr(calibrated[name], field)[at : at + len(got)].values
+            assert np.array_equal(got, want, equal_nan=True), field
+        at += len(run)
+    assert at == len(calibrated)
 
 
 def test_select_by_a_condition_and_by_a_function(closed, stream_of):

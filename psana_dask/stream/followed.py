@@ -1,0 +1,125 @@
+"""Micro-batches of files: of a run that is being written, or of a closed one, at once or at a rate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from psana_dask.run import Run
+from psana_dask.stream.batches import BATCH, TIMEOUT, Counters, checked
+from psana_dask.stream.taps import Share
+
+TICK = 0.02
+"""Seconds between looks at the clock."""
+
+EVERYTHING = 1 << 20
+"""Events that are taken from a live run at a time, to throw away those that are too old."""
+
+
+class RunBatches:
+    """What live and closed runs have in common.
+
+    Parameters
+    ----------
+    run : Run
+    policy : {"complete", "latest"}
+        "latest": of what has come since the last batch only the newest events are given out.
+    waiting : int
+        Events that may have come without being thrown away, under the policy "latest".
+    share : Share, optional
+        Give out every so manieth batch: other readers give out the others.
+    """
+
+    def __init__(self, run: Run, policy: str, waiting: int, share: Share | None = None) -> None:
+        self.policy = checked(policy)
+        self._run, self._waiting, self._share = run, waiting, share
+        self._counters = Counters()
+        self._latest: Run | None = None
+        self._closed = threading.Event()
+
+    @property
+    def form(self) -> str:
+        """``"xtc2"`` or ``"xtc"``."""
+        return self._run.format
+
+    @property
+    def counters(self) -> Counters:
+        """What became of the events so far."""
+        return replace(self._counters)
+
+    def peek(self) -> Run | None:
+        """Return the latest batch; waits for the first one, which is given out all the same."""
+        if self._latest is None:
+            return next(self._arrived(BATCH, TIMEOUT), None)
+        return self._latest
+
+    def close(self) -> None:
+        """Stop."""
+        self._closed.set()
+
+    def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
+        """Yield micro-batches of at most `batch` events."""
+        number = 0
+        for arrived in self._arrived(batch, timeout):
+            self._counters.received += len(arrived)
+            late = max(0, len(arrived) - self._waiting) if self.policy == "latest" else 0
+            self._counters.dropped += late
+            for first in range(late, len(arrived), batch):
+                if self._closed.is_set():
+                    return
+                if self._share is None or number % self._share.readers == self._share.reader:
+                    self._latest = arrived.isel(slice(first, first + batch))
+                    self._counters.processed += len(self._latest)
+                    yield self._latest
+                number += 1
+
+    def _arrived(self, batch: int, timeout: float | None) -> Iterator[Run]:
+        """Yield what has come since the last time."""
+        raise NotImplementedError
+
+
+class LiveRun(RunBatches):
+    """Micro-batches of a run that is being written, from its first event on."""
+
+    def _arrived(self, batch: int, timeout: float | None) -> Iterator[Run]:
+        size = batch if self.policy == "complete" else EVERYTHING
+        return self._run.follow_runs(batch=size, timeout=timeout, poll=TICK, until=self._closed.is_set)
+
+
+class ClosedRun(RunBatches):
+    """Micro-batches of a closed run.
+
+    Parameters
+    ----------
+    rate : float, optional
+        Events a second, as if they were taken now; by default as fast as they are asked for.
+    repeat : bool
+        Begin again at the end.
+    """
+
+    def __init__(
+        self, run: Run, policy: str, waiting: int, share: Share | None = None, rate: float | None = None,
+        repeat: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(run, policy, waiting, share)
+        self._rate, self._repeat = rate, repeat
+
+    def _arrived(self, batch: int, timeout: float | None) -> Iterator[Run]:
+        del timeout
+        while True:
+            yield from self._once(batch)
+            if not self._repeat or self._closed.is_set():
+                return
+
+    def _once(self, batch: int) -> Iterator[Run]:
+        begin, done, total = time.monotonic(), 0, len(self._run)
+        while done < total and not self._closed.is_set():
+            due = total if self._rate is None else int((time.monotonic() - begin) * self._rate) + 1
+            end = min(total, due, done + batch) if self.policy == "complete" else min(total, due)
+            if end > done:
+                yield self._run.isel(slice(done, end))
+                done = end
+            else:
+                self._closed.wait(TICK)
