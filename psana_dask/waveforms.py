@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psana_dask.algorithms.hsd import PERIOD, HsdStreams, decode_hsd
-from psana_dask.catalog import Entry
+from psana_dask.catalog import Channel, Entry
 from psana_dask.dataset import View, detector_dataset, event_coords, field_attrs
 from psana_dask.errors import NameNotFound, ReadError
 from psana_dask.fields import RaggedReader
@@ -49,7 +49,7 @@ def waveforms(
     there = [name for name, channel in entry.channels.items() if view.exists(channel)]
     if "volts" in there:
         found = _acqiris(view, entry, chunks)
-    elif channels := _numbered(there):
+    elif channels := _numbered([name for name in there if _has_samples(view, entry.channels[name])]):
         ragged = isinstance(view.target(entry.channels[channels[0]]).reader(), RaggedReader)
         made_of = _hsd if ragged else _side_by_side
         found = made_of(view, entry, channels, stream, samples, chunks)
@@ -58,6 +58,12 @@ def waveforms(
     if period is not None:
         found = found.assign(seconds=("sample", np.arange(found.sizes["sample"]) * period, {"units": "s"}))
     return found
+
+
+def _has_samples(view: View, channel: Channel) -> bool:
+    """Tell whether an event has several values of a field: ``channel0`` of a monitor is one number."""
+    reader = view.target(channel).reader()
+    return isinstance(reader, RaggedReader) or bool(getattr(reader, "panel_shape", ()))
 
 
 def _numbered(fields: Sequence[str]) -> list[str]:
