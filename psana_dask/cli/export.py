@@ -25,6 +25,7 @@ ENDINGS = ".zarr, .h5, .nxs, .cxi, .parquet, or as the data do: .xtc2, .xtc"
 @click.option("--roi", multiple=True, metavar="DETECTOR:DIM=START:STOP", help="Region; may be repeated.")
 @click.option("--photon-energy", help="Of .nxs and .cxi: eV, or DETECTOR.FIELD; else the accelerator's.")
 @click.option("--distance", type=float, help="Of .nxs and .cxi: sample to detector, m; else the geometry's.")
+@click.option("--per-file", type=int, help="Events in a CXI file, with lists for CrystFEL; -o is a folder.")
 @click.option("--compression", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace a finished export.")
 @click.option("--begin", "step", flag_value="begin", help="Only make the skeleton, say how many pieces.")
@@ -41,6 +42,7 @@ def export(
     roi: tuple[str, ...],
     photon_energy: str | None,
     distance: float | None,
+    per_file: int | None,
     compression: str,
     overwrite: bool,
     step: str | None,
@@ -67,6 +69,9 @@ def export(
         return
     wanted = exports.Wanted(names or None, _regions(roi), False, _number(photon_energy), distance)
     codec = None if compression == "none" else compression
+    if per_file is not None:
+        _export_crystfel(chosen, output, wanted, per_file, codec, overwrite)
+        return
     if step == "begin":
         _, plan = exports.begin(chosen, output, wanted, compression=codec, overwrite=overwrite)
         click.echo(len(plan.pieces))
@@ -74,6 +79,20 @@ def export(
         exports.write_piece(chosen, output, piece, wanted, compression=codec)
     else:
         _export(chosen, output, wanted, codec, overwrite)
+
+
+def _export_crystfel(
+    run: Any, output: str, wanted: Any, per_file: int, codec: str | None, overwrite: bool
+) -> None:
+    from psana_dask.export.crystfel_lists import export_crystfel
+    from psana_dask.progress import StepProgress
+
+    with StepProgress("crystfel") as progress:
+        path = export_crystfel(
+            run, output, wanted.names, per_file=per_file, photon_energy=wanted.photon_energy,
+            distance=wanted.distance, compression=codec, overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+    click.echo(path)
 
 
 def _export_original(
