@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from psana_dask.algorithms.background import background_shapes, subtract_background
     from psana_dask.algorithms.correlation import MultiTau
     from psana_dask.algorithms.droplets import find_droplets
+    from psana_dask.algorithms.extrema import cross_maxima, local_extrema
     from psana_dask.algorithms.groups import COLUMNS
     from psana_dask.algorithms.hits import lit_pixels
     from psana_dask.algorithms.hsd import HsdStreams, decode_hsd
@@ -55,6 +56,7 @@ __getattr__, __dir__ = on_first_use(__name__, {
     "background": ("background_shapes", "subtract_background"),
     "correlation": ("MultiTau",),
     "droplets": ("find_droplets",),
+    "extrema": ("cross_maxima", "local_extrema"),
     "groups": ("COLUMNS",),
     "hits": ("lit_pixels",),
     "hsd": ("HsdStreams", "decode_hsd"),
@@ -74,9 +76,9 @@ __getattr__, __dir__ = on_first_use(__name__, {
 __all__ = [
     "COLUMNS", "Edges", "HsdStreams", "Integrator", "LocalFinder", "MultiTau", "Peaks", "PhotonPeaks",
     "Positions", "Profiles", "Pulses", "RadialFinder", "Selection", "TimeEdges", "background_shapes",
-    "basis_of", "count_photons", "decode_hsd", "find_droplets", "find_edges", "find_peaks", "find_pulses",
-    "find_time_edges", "fit_basis", "fit_photon_peaks", "flat_positions", "integrate", "integrate_windows",
-    "lit_pixels", "momentum", "momentum_factor", "pixel_positions", "places", "prepare_adaptive",
-    "prepare_azimuthal", "prepare_droplet", "prepare_radial", "project", "running_references",
-    "step_weights", "subtract_background", "subtract_baseline", "time_of",
+    "basis_of", "count_photons", "cross_maxima", "decode_hsd", "find_droplets", "find_edges", "find_peaks",
+    "find_pulses", "find_time_edges", "fit_basis", "fit_photon_peaks", "flat_positions", "integrate",
+    "integrate_windows", "lit_pixels", "local_extrema", "momentum", "momentum_factor", "pixel_positions",
+    "places", "prepare_adaptive", "prepare_azimuthal", "prepare_droplet", "prepare_radial", "project",
+    "running_references", "step_weights", "subtract_background", "subtract_baseline", "time_of",
 ]  # fmt: skip

@@ -146,10 +146,8 @@ def prepare_azimuthal(
         Photon energy in eV; needed for `span` of q by default. Without it, each event brings its own.
     span : (first, last), optional
         Range of the bins; by default that of the good pixels.
-    azimuths : int or edges
-        Number of bins in `azimuth_span`, or their edges in degrees from the x axis towards y.
-    azimuth_span : (first, last)
-        Degrees.
+    azimuths, azimuth_span
+        The same of azimuth, in degrees from the x axis towards y.
     mask : array of a frame's shape, optional
         1 good, 0 bad.
     solid_angle : bool
@@ -159,26 +157,16 @@ def prepare_azimuthal(
     weighted : bool
         ``sum(signal) / sum(norm)``, or the plain mean of ``signal / norm``.
 
-    Returns
-    -------
-    Integrator
-
     Raises
     ------
     ValueError
         Neither energy nor edges for q; edges that do not increase; a mask of another shape.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit={unit!r}: use {', '.join(UNITS)}")
-    place = {"q": where.half_sine, "two_theta": np.degrees(where.two_theta), "radius": where.radius}[unit]
-    good = np.isfinite(place)
-    if mask is not None:
-        if np.shape(mask) != where.shape:
-            raise ValueError(f"a mask of {np.shape(mask)} for frames of {where.shape}")
-        good &= np.asarray(mask, bool)
-    scale = 1.0 if unit != "q" or energy is None else float(momentum_factor(energy))
+    place = _places(where, unit)
+    good = _good(place, mask)
     if unit == "q" and energy is None and np.ndim(bins) == 0 and span is None:
         raise ValueError("bins of q need energy= in eV, or span= or edges in 1/angstrom")
+    scale = 1.0 if unit != "q" or energy is None else float(momentum_factor(energy))
     edges = _edges(bins, span or _span(place[good] * scale))
     sectors = _edges(azimuths, azimuth_span)
     norm = where.solid_angle if solid_angle else np.ones(where.shape)
@@ -187,6 +175,24 @@ def prepare_azimuthal(
         where.shape, unit, edges, sectors, np.where(good, place, np.nan).reshape(-1),
         _sectors(where, sectors).reshape(-1), np.where(good, norm, 1.0).reshape(-1), energy, weighted,
     )  # fmt: skip
+
+
+def _places(where: Positions, unit: Unit) -> Floats:
+    """Return what the bins of a unit are of: for q, ``sin(two_theta / 2)``."""
+    if unit not in UNITS:
+        raise ValueError(f"unit={unit!r}: use {', '.join(UNITS)}")
+    if unit == "two_theta":
+        return np.degrees(where.two_theta)
+    return where.half_sine if unit == "q" else where.radius
+
+
+def _good(place: Floats, mask: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """Return which pixels have a place and are not masked."""
+    if mask is None:
+        return np.isfinite(place)
+    if np.shape(mask) != place.shape:
+        raise ValueError(f"a mask of {np.shape(mask)} for frames of {place.shape}")
+    return np.isfinite(place) & np.asarray(mask, bool)
 
 
 def _span(values: Floats) -> tuple[float, float]:

@@ -228,19 +228,40 @@ def _is_highest(frame: Any, good: Any, state: Any, rows: int, cols: int, pixel: 
 @njit()
 def _extremes(frame: Any, good: Any, shape: Any, state: Any, rank: int) -> Any:
     """Return the local maxima; `state` becomes 1 for pixels that are no extreme of any kind."""
-    rows, cols = shape
     flags = np.zeros(frame.size, np.uint8)
     for sign in (np.float32(-1.0), np.float32(1.0)):  # minima first: the maxima are what is returned
         state[:] = 0
-        for row in range(rows):
-            _line_extremes(frame, good, state, row * cols, 1, cols, rank, sign, ALONG_ROW)
-        for col in range(cols):
-            _line_extremes(frame, good, state, col, cols, rows, rank, sign, ALONG_COL)
-        found = _square_extremes(frame, good, state, shape, rank, sign)
+        found = _flagged(frame, good, shape, state, rank, sign)
         flags |= state
     for i in range(frame.size):
         state[i] = 1 if good[i] and flags[i] == 0 else 0
     return found
+
+
+@njit()
+def _flagged(frame: Any, good: Any, shape: Any, state: Any, rank: int, sign: Any) -> Any:
+    """Flag the maxima (sign 1) or minima (-1) in `state`, and return those of squares."""
+    rows, cols = shape
+    for row in range(rows):
+        _line_extremes(frame, good, state, row * cols, 1, cols, rank, sign, ALONG_ROW)
+    for col in range(cols):
+        _line_extremes(frame, good, state, col, cols, rows, rank, sign, ALONG_COL)
+    return _square_extremes(frame, good, state, shape, rank, sign)
+
+
+@njit()
+def extremes_of(frames: Any, mask: Any, shape: Any, rank: int, sign: Any, out: Any) -> None:
+    """Flag the extremes of each panel of each frame (event, pixel); see `algorithms.local_extrema`."""
+    panels, rows, cols = shape
+    size = rows * cols
+    good = np.empty(size, np.bool_)
+    for event in range(frames.shape[0]):
+        for panel in range(panels):
+            first = panel * size
+            frame = frames[event, first : first + size]
+            for i in range(size):
+                good[i] = mask[first + i] and not np.isnan(frame[i])
+            _flagged(frame, good, (rows, cols), out[event, first : first + size], rank, sign)
 
 
 @njit()

@@ -134,6 +134,27 @@ def psana2_only(ours, theirs):
     return [k for k, place in enumerate(pairs) if place not in seen]
 
 
+def test_local_extrema_equal_psalgos(figures):
+    image, _, mask = picture("cspad185x388")
+    found = oracle("psalgos_extrema_cspad")
+    for minima, name in ((False, "max"), (True, "min")):
+        mine = algorithms.local_extrema(image, rank=3, mask=mask, minima=minima)[0]
+        assert np.array_equal(mine, found[f"local_{name}_r3"])
+        assert (mine == 7).sum() == found[f"n_{name}"]
+        figures("local extremes equal to psalgos", pixels=mine.size, extremes=int(found[f"n_{name}"]))
+    mine = algorithms.cross_maxima(image, mask=mask)[0]
+    assert np.array_equal(mine, found["max_rank1_cross"])
+    figures("local extremes equal to psalgos", pixels=mine.size, extremes=int((mine == 3).sum()))
+    # maxima above a threshold (bit 8) are where the droplet form starts: low 45, high 90
+    finder = algorithms.prepare_droplet(
+        image.shape, low=45, high=90, mask=mask, selection=algorithms.Selection(0, 1e9, -1e9, -1e9, -1e9)
+    )
+    peaks = algorithms.find_peaks(image, finder).table()
+    tops = np.argwhere(found["threshold_max"] & 8)
+    assert np.array_equal(tops, np.stack([peaks["row_top"], peaks["col_top"]], axis=1))
+    assert len(tops) == found["n_thr"] == 22
+
+
 # ---- photons and droplets ------------------------------------------------------------------------
 def test_photons_equal_imgalgos(figures):
     found = oracle("photons_thr0.9")
@@ -185,6 +206,23 @@ def test_q_profile_equals_smalldata(figures):
     figures("radial bins equal to smalldata, HPolar and AngularIntegrator", bins=len(same))
 
 
+def test_a_corrected_profile_equals_smalldata(figures):
+    image, _, mask = picture("cspad185x388")
+    found = oracle("azav_smalldata_1phi")
+    where = flat_sensor(100e-6)
+    # solid angle (z / r)^3, light polarised along x; it samples the good pixels
+    corrections = (where.solid_angle * where.polarisation(1.0))[mask[0] > 0]
+    np.testing.assert_allclose(corrections[::997], found["corr_sample"], rtol=1e-14)
+    table = algorithms.prepare_azimuthal(
+        where, bins=found["qbins"], energy=9500.0, mask=mask[0], polarisation=1.0, weighted=False
+    )
+    mine = algorithms.integrate(image, table)
+    # all bins but the first, in whose norm smalldata counts masked pixels, and which lies below q = 0
+    assert np.array_equal(mine.pixels[0, 0, 1:], found["norm"][0, 1:])
+    np.testing.assert_allclose(mine.intensity[0, 0, 1:], found["azav"][0, 1:], rtol=1e-14)
+    figures("radial bins equal to smalldata, HPolar and AngularIntegrator", bins=26)
+
+
 def test_polar_bins_equal_hpolar(figures):
     image, _, mask = picture("cspad185x388")
     found = oracle("hpolar_p2")
@@ -198,6 +236,8 @@ def test_polar_bins_equal_hpolar(figures):
     assert np.array_equal(mine.pixels[0].ravel(), found["bin_npix"][:480])
     filled = found["bin_npix"][:480] > 0
     np.testing.assert_allclose(mine.intensity[0].ravel()[filled], found["bin_avrg"][:480][filled], rtol=1e-12)
+    total = (mine.intensity * mine.pixels)[0].ravel()[filled]
+    np.testing.assert_allclose(total, found["bin_intensity"][:480][filled], rtol=1e-12)
     figures("radial bins equal to smalldata, HPolar and AngularIntegrator", bins=int(filled.sum()))
 
 
@@ -216,7 +256,7 @@ def test_radial_bins_equal_the_angular_integrator(figures):
 
 # ---- edges ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("leading", [True, False])
-def test_edges_equal_psalg(leading):
+def test_edges_equal_psalg(leading, figures):
     found = oracle("psalg_fir_parab_edges")
     mine = algorithms.find_edges(
         found["waveform"], baseline=0, threshold=-15, fraction=0.5, deadtime=5, leading=leading
@@ -225,18 +265,20 @@ def test_edges_equal_psalg(leading):
     assert mine.count == len(theirs) == 3
     np.testing.assert_allclose(mine.amplitude[:3], theirs[:, 0], rtol=1e-12)
     np.testing.assert_allclose(mine.position[:3], theirs[:, 1], rtol=1e-12)
+    figures("edges equal to psalg, psana1 and psana2", edges=3)
 
 
-def test_the_time_tool_equals_psalg():
+def test_the_time_tool_equals_psalg(figures):
     found = oracle("psalg_fir_parab_edges")
     weights = -found["weights"]  # the oracle's edge falls, and its weights are those of one that rises
     mine = algorithms.find_time_edges(found["signal"][None], np.ones(1024), weights)
     first = mine.position[0] - (len(weights) - 1) / 2  # psalg counts from the first weight
     theirs = found["parab_amp_pos_fwhm"]
     np.testing.assert_allclose([mine.amplitude[0], first, mine.fwhm[0]], theirs, rtol=1e-9)
+    figures("edges equal to psalg, psana1 and psana2", edges=1)
 
 
-def test_the_time_tool_finds_the_edge_of_psana2():
+def test_the_time_tool_finds_the_edge_of_psana2(figures):
     found = oracle("edgefinder_p2")
     weights = found["kernel"][::-1].astype(float)  # psana2 convolves: the kernel is turned round
     mine = algorithms.find_time_edges(found["image"][None], found["iir"], weights)
@@ -244,3 +286,4 @@ def test_the_time_tool_finds_the_edge_of_psana2():
     # psana2 takes the largest sample, we the top of the parabola around it
     assert abs(last - found["edge"]) < 1
     assert mine.ref_amplitude[0] == found["ref_amplitude"]
+    figures("edges equal to psalg, psana1 and psana2", edges=1)
