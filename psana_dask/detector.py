@@ -583,3 +583,9 @@ class Detector:
         lines = [f"<Detector {self.name}: {self.det_type}, {share}, serial {serials}>"]
         lines += [f"  {f['field']:24} {f['dtype']:10} {f['shape']}" for f in self.facts()]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from psana_dask.describe import rate_of
+        from psana_dask.describe_html import detector_html
+
+        return detector_html(self, rate_of(self._view.time))

@@ -456,6 +456,32 @@ class Run(EventResults):
 
         return export(self, path, names, **choices)
 
+    def export_crystfel(self, folder: str | os.PathLike[str], names: Names, **choices: Any) -> Path:
+        """Write CXI files, a geometry and lists of events for CrystFEL's indexamajig.
+
+        Parameters
+        ----------
+        folder : path
+        names : str or list of str
+            One detector's frames (``"cspad.calib"``), and scalars to go along.
+        **choices
+            ``per_file, photon_energy, distance, compression, overwrite, progress``: see
+            `psana_dask.export.crystfel_lists.export_crystfel`.
+
+        Returns
+        -------
+        Path
+            The list of events, ``file //number``.
+
+        Examples
+        --------
+        >>> hits = run.select(run.evr.has(40))
+        >>> hits.export_crystfel("indexing", "cspad.calib", photon_energy=9500, distance=0.12)
+        """
+        from psana_dask.export.crystfel_lists import export_crystfel
+
+        return export_crystfel(self, folder, names, **choices)
+
     def to_virtual_zarr(
         self,
         path: str | os.PathLike[str],
@@ -504,7 +530,7 @@ class Run(EventResults):
         return run_text(self)
 
     def _repr_html_(self) -> str:
-        from psana_dask.describe import run_html
+        from psana_dask.describe_html import run_html
 
         return run_html(self)
 

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from psana_dask.calib.constants import Constants, checked
+from psana_dask.calib.constants import Constants, RunRange, checked
 from psana_dask.calib.directory import CalibDirectory
 from psana_dask.calib.localstore import LocalStore
-from psana_dask.calib.store import Chain, ConstantsStore, Lookup, Lookups, MemoryStore, Step
+from psana_dask.calib.store import Chain, ConstantsStore, Lookup, Lookups, MemoryStore, Step, choose
 from psana_dask.calib.webdb import WebStore, default_url
 from psana_dask.catalog import Entry
 from psana_dask.errors import ConstantsNotFound
@@ -179,6 +179,42 @@ def lookups_of(calib: Calib, recording: Recording, entry: Entry) -> Lookups:
     store, names = store_of(calib, recording), StoreNames.of(entry)
     run = recording.number or 0
     return Lookups(KINDS, lambda kind: look_up(store, names, kind, run))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Whether a detector can be calibrated, as far as can be said without waiting.
+
+    Parameters
+    ----------
+    state : {"there", "none", "other runs", "unasked", "unreadable"}
+        ``unasked``: a service may have them, and is asked when they are used.
+    words : str
+        For people.
+    """
+
+    state: Literal["there", "none", "other runs", "unasked", "unreadable"]
+    words: str
+
+
+def standing(calib: Calib, recording: Recording, entry: Entry) -> Standing:
+    """Say whether pedestals of a detector are in force for a run; only names of files are looked at."""
+    store, names = store_of(calib, recording), StoreNames.of(entry)
+    others: list[RunRange] = []
+    for one in store.stores if isinstance(store, Chain) else (store,):
+        if not isinstance(one, MemoryStore | CalibDirectory | LocalStore):
+            return Standing("unasked", "asked when used")
+        try:
+            held = [item.runs for item in one.listing(names.within(one)) if item.kind == "pedestals"]
+        except OSError as error:
+            return Standing("unreadable", str(error.strerror))
+        best = choose([(runs, 0, runs) for runs in held], recording.number or 0)
+        if best is not None:
+            return Standing("there", f"runs {best[0]}")
+        others += held
+    if others:
+        return Standing("other runs", f"only runs {', '.join(map(str, sorted(others)[:3]))}")
+    return Standing("none", "none")
 
 
 def is_small(calib: Calib) -> bool:

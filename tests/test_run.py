@@ -47,8 +47,12 @@ def test_the_repr_says_what_is_there(rich_run):
     assert "4 steps of delay, step_value" in text
     assert "3 EPICS variables, 3 moved" in text
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[7:] if line.strip()}
-    assert rows["epix"] == ["epix10ka", "raw", "uint16", "3×8×12", "114", "Hz", "95.0%"]  # not events 5 and 6
-    assert rows["tt"][-3:] == ["24", "Hz", "20.0%"]
+    wanted = ["epix10ka", "raw", "uint16", "3×8×12", "114", "Hz", "95.0%", "none"]
+    assert rows["epix"] == wanted  # not in events 5 and 6; without constants
+    assert rows["tt"][-4:] == ["24", "Hz", "20.0%", "none"]
+    titles = [line.strip() for line in text.splitlines() if line.startswith("  --")]
+    assert titles == ["-- Pixel detectors", "-- Waveforms and spectra", "-- Values of each event",
+                      "-- Timing and event codes"]  # fmt: skip
     assert "ragged" in text
     assert "and 18 more" in text
 
