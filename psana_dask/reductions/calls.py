@@ -288,7 +288,8 @@ class Job:
 
     def calls(self, graph: compute.Tasks) -> list[Any]:
         """Add the tasks of each bin to a graph; None for a bin without events."""
-        work, everywhere = self.request.work, graph.shared(self.request.work)
+        work = self.request.work
+        everywhere = work if work.small else graph.shared(work)
         together = work.together(len(self.events.bins))
         sizes = [len(numbers) for numbers in self.events.bins]
         shared = [max(sizes)] if together else sizes  # a task takes a piece of every bin, or of one

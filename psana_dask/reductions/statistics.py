@@ -125,6 +125,11 @@ class Work:
         """Whether everything is exact, so that any events may be added in any order."""
         return self.exact or not self.sums
 
+    @property
+    def small(self) -> bool:
+        """Whether it may travel with every task: no constants, no mask."""
+        return self.exact and self.frames.tables is None and self.good is None
+
     def together(self, bins: int) -> bool:
         """Tell whether one task should take events of all bins: values are small, and there is room."""
         state = self.frames.panels * self.frames.pixels * STATE_BYTES
