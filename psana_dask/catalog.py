@@ -15,6 +15,7 @@ import numpy as np
 
 from psana_dask.errors import DuplicateData
 from psana_dask.model import FieldSpec, Kind, Names, Service
+from psana_dask.names import KNOWN_NAMES, RESERVED, snake_case
 from psana_dask.readers.xtc_layout import source_fits
 from psana_dask.recording import Recording
 
@@ -28,16 +29,6 @@ SLOW_TYPES = {
     "SmlDataConfig": "smdinfo", "SmlDataProxy": "smdinfo", "SmlDataOrigDgramOffset": "smdinfo",
 }  # fmt: skip
 """Types of LCLS-1 that are no detectors of events, and what they are."""
-
-KNOWN_NAMES = {"FEEGasDetEnergy": "gas_detector", "L3TData": "l3t"}
-"""What users call sources that have no alias, where that is not the source in snake_case."""
-
-RESERVED = frozenset(
-    ("raw", "calib", "image", "mask", "pedestals", "rms", "gain", "status", "constants", "geometry", "config",
-     "time", "timestamp", "fiducial", "pulse_id", "step", "damage", "present",
-     "panel_present", "panel", "row", "col")
-)  # fmt: skip
-"""Names that mean the same on every detector, whatever its file calls them."""
 
 PIXEL_FIELDS = ("raw", "arrayRaw", "image", "data16", "waveform", "waveforms")
 """What files call the pixels or samples of the algorithm ``raw``, in order of preference."""
@@ -278,13 +269,6 @@ def slow_kind(names: Names) -> str | None:
 def is_configuration(algorithm: str) -> bool:
     """Tell whether an algorithm delivers settings rather than events (``config``, ``tsConfig``)."""
     return algorithm.lower().endswith("config")
-
-
-def snake_case(name: str) -> str:
-    """Return a name as a Python identifier: ``XppGon.0`` gives ``xpp_gon_0``."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
-    plain = re.sub(r"\W+", "_", spaced).strip("_").lower()
-    return f"d_{plain}" if not plain or plain[0].isdigit() else plain
 
 
 def source_spellings(source: str) -> Iterator[str]:

@@ -52,10 +52,15 @@ class Store:
         self._lock = threading.RLock()
         self._arrays: dict[str, Any] = {}
         if MARK not in self.attrs:
-            raise UnknownFormat(f"{path} is no export of psana_dask: its root has no attribute {MARK}")
+            what = f"no export of psana_dask: its root has no attribute {MARK}"
+            raise UnknownFormat(f"{path} is {what}; nor is it small data or a translated run")
 
     @cached_property
     def _root(self) -> Any:
+        file = self._file()
+        return file if Path(self.path).is_dir() else _known_layout(file)
+
+    def _file(self) -> Any:
         try:
             if Path(self.path).is_dir():
                 import zarr
@@ -129,6 +134,18 @@ class Store:
         values = np.concatenate(pieces) if pieces else np.zeros((0, *array.shape[1:]), array.dtype)
         values = values[(slice(None), *rest)]
         return values if np.array_equal(back, np.arange(len(wanted))) else values[back]
+
+
+def _known_layout(file: Any) -> Any:
+    """Return a file that others wrote as the tree that an export would be; an export as it is."""
+    from psana_dask.small_files import is_small_data, open_small_data
+    from psana_dask.translated_files import is_translated, open_translated
+
+    if MARK in file.attrs:
+        return file
+    if is_translated(file):
+        return open_translated(file, MARK)
+    return open_small_data(file, MARK) if is_small_data(file) else file
 
 
 def _as_text(values: Array) -> Array:

@@ -5,9 +5,10 @@ import pytest
 
 import psana_dask
 from psana_dask import simulate
-from psana_dask.catalog import RESERVED, public_names, snake_case
+from psana_dask.catalog import public_names
 from psana_dask.errors import DuplicateData
 from psana_dask.model import FieldSpec
+from psana_dask.names import RESERVED, snake_case
 from psana_dask.pipeline import catalog_of
 from psana_dask.simulate import Algorithm, Config, Detector, Field, RunSpec
 
