@@ -58,7 +58,7 @@ def _scan_steps(recording: Recording) -> dict[int, ScanStep]:
     for position, index in enumerate(recording.streams):
         blocks: PayloadBlocks = recording.blocks[position]
         before = None
-        for row in _configuring(recording, position).tolist():
+        for row in configuring(recording, position).tolist():
             step = int(index["step"][row]) if index["service"][row] == Service.BEGIN_STEP else -1
             if step in found:
                 continue
@@ -69,7 +69,8 @@ def _scan_steps(recording: Recording) -> dict[int, ScanStep]:
     return found
 
 
-def _configuring(recording: Recording, position: int) -> Ints:
+def configuring(recording: Recording, position: int) -> Ints:
+    """Return the rows of the Configures and BeginCalibCycles of a stream, in its order."""
     services = (Service.CONFIGURE, Service.BEGIN_STEP)
     return np.sort(np.concatenate([recording.transitions(position, s) for s in services]))
 

@@ -16,8 +16,9 @@ from psana_dask.errors import NameNotFound
 from psana_dask.model import Kind
 from psana_dask.psana.ddl import Record, Type, address_of, title_of
 from psana_dask.psana.events import EventKey
+from psana_dask.readers.xtc_config import Configuration
 from psana_dask.readers.xtc_layout import source_fits, source_name
-from psana_dask.slow_xtc import state_at
+from psana_dask.slow_xtc import configuring, state_at
 from psana_dask.stepwise import Series
 
 if TYPE_CHECKING:
@@ -261,6 +262,17 @@ class ConfigStore:
         """Return what there is: type, source, alias."""
         return [EventKey(title_of(record), name, alias) for record, name, alias in self._records("")]
 
+    def _in_force(self, stream: int, state: int, limit: int) -> Configuration:
+        """Return the records of a stream at a time, with those of the last BeginCalibCycle (the scan)."""
+        recording = self._run.native._recording
+        rows, blocks = configuring(recording, stream), recording.blocks[stream]
+        row = int(rows[recording.streams[stream]["time"][rows] <= limit][-1])
+        kept: dict[tuple[int, int], Configuration] = self._run.__dict__.setdefault("_configurations", {})
+        if (stream, row) not in kept:
+            configuration = blocks.configuration(state)
+            kept[stream, row] = configuration.with_dgram(blocks.dgram(row), blocks.leaves(row))
+        return kept[stream, row]
+
     def _records(self, address: str) -> Iterator[tuple[Record, str, str]]:
         recording = self._run.native._recording
         if recording.format != "xtc":
@@ -271,8 +283,7 @@ class ConfigStore:
             state = state_at(recording.streams[stream], limit)
             if state < 0:
                 continue
-            configuration = recording.blocks[stream].configuration(state)
-            for (key, (level, phy)), view in configuration.records.items():
+            for (key, (level, phy)), view in self._in_force(stream, state, limit).records.items():
                 name = source_name(level << 24, phy)
                 alias = recording.aliases.get(name, "")
                 if (key, name) not in seen and _fits(address, name, alias):

@@ -70,7 +70,9 @@ class Column:
             return ""
         if self.varies or self.ragged:
             return np.zeros((0, *self.shape[1:]), self.dtype)
-        return np.full(self.shape, np.nan if self.dtype.kind in "fc" else MISSING, self.dtype)
+        if self.dtype.kind in "fc":
+            return np.full(self.shape, np.nan, self.dtype)
+        return np.full(self.shape, MISSING, np.int64 if _too_small(self.dtype) else self.dtype)
 
 
 def column_for(name: str, value: Any) -> Column:

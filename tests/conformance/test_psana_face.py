@@ -194,27 +194,33 @@ def compare_frame(tally, detector, evt, title, values):
         tally.add(frames=1)
 
 
+def in_force(rows):
+    """Yield what Configure said, then what the first BeginCalibCycle changed; the first stream counts."""
+    seen = set()
+    for service in ("Configure", "BeginCalibCycle"):
+        for (path, _), row in sorted(rows.items()):
+            if row["svc"] != service or (path, service) in seen:
+                continue
+            seen.add((path, service))
+            for node in leaves(row["xtc"]):
+                key = node["class"], source_name(*node["src"])
+                if is_config(node["typeval"] & 0xFFFF) and not node["damage"] and (key, service) not in seen:
+                    seen.add((key, service))
+                    yield key, node["values"]
+
+
 def test_configurations(xtc, tally):
-    """The store holds what Configure said: every accessor of every type and source."""
+    """The store holds what is in force when the run begins: every accessor of every type and source."""
     name, ds, rows = xtc
+    next(ds.events(), None)  # the loop is at the first event
     store = ds.env().configStore()
     known = {(key.type(), key.src()) for key in store.keys()}  # noqa: SIM118
-    first = {}
-    for (path, _), row in sorted(rows.items()):
-        if row["svc"] == "Configure" and path not in first:
-            first[path] = row
-    seen = Counter()
-    for row in first.values():
-        for node in leaves(row["xtc"]):
-            source, title = source_name(*node["src"]), node["class"]
-            if not is_config(node["typeval"] & 0xFFFF) or node["damage"] or (title, source) not in known:
-                continue
-            seen[title, source] += 1
-            if seen[title, source] == 1:
-                package, _, kind = title.partition(".")
-                found = store.get(getattr(getattr(psana, package), kind), psana.Source(source))
-                compare(tally, f"{name} {source} {title}", found, node["values"])
-                tally.add(configurations=1)
+    said = {key: values for key, values in in_force(rows) if key in known}
+    for (title, source), values in said.items():
+        package, _, kind = title.partition(".")
+        found = store.get(getattr(getattr(psana, package), kind), psana.Source(source))
+        compare(tally, f"{name} {source} {title}", found, values)
+        tally.add(configurations=1)
     tally.same(len(known) > 0, True, name)
 
 
