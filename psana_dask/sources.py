@@ -171,6 +171,10 @@ class FileSource:
             return known
         try:
             return os.stat(self.path).st_size
+        except FileNotFoundError as error:
+            if self.path.endswith(GROWING):  # the writer closed it since
+                return FileSource(self.path.removesuffix(GROWING)).size()
+            raise ReadError(f"cannot open {self.path}: {error.strerror}") from error
         except OSError as error:
             raise ReadError(f"cannot open {self.path}: {error.strerror}") from error
 

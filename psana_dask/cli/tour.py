@@ -25,10 +25,30 @@ format_option = click.option(
 @click.option("--experiment", default="tstx00117", show_default=True)
 @click.option("--run", "number", default=1, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def simulate(folder: str, form: str, events: int, experiment: str, number: int, seed: int) -> None:
-    """Write a simulated run to FOLDER: diffraction frames, steps, EPICS, mixed rates."""
-    from psana_dask.simulate import demo_run
+@click.option(
+    "--live", is_flag=True, help="As if it were taken now: the files grow, and are renamed at the end."
+)
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="With --live: events a second (120)."
+)
+def simulate(
+    folder: str, form: str, events: int, experiment: str, number: int, seed: int, live: bool,
+    rate: float | None,
+) -> None:  # fmt: skip
+    """Write a simulated run to FOLDER: diffraction frames, steps, EPICS, mixed rates.
 
+    With --live it is taken now: look with psana-dask monitor live:FOLDER, or psana_dask.open("live:FOLDER").
+    """
+    from psana_dask.simulate import demo_run, demo_spec, write_live
+
+    if live:
+        click.echo(f"{folder}: taking {experiment} run {number}, {events} events; open live:{folder}")
+        named = {"experiment": experiment, "number": number, "seed": seed}
+        write_live(demo_spec(events, format=form, **named), folder, rate)
+        click.echo("the run has ended")
+        return
+    if rate is not None:
+        raise click.UsageError("--rate belongs to --live")
     demo_run(folder, events, format=form, experiment=experiment, number=number, seed=seed)
     click.echo(f"{folder}: {experiment} run {number}, {events} events; look with: psana-dask info {folder}")
 

@@ -22,6 +22,7 @@ from psana_dask.simulate.describe import (
 from psana_dask.simulate.images import Picture, Scene
 from psana_dask.simulate.kinds import KINDS
 from psana_dask.simulate.large import LargeRun, repeat, write_large, write_many
+from psana_dask.simulate.live import write_live
 from psana_dask.simulate.runs import demo_run, demo_spec, grow, write, write_runs
 from psana_dask.simulate.truth import Truth
 from psana_dask.simulate.values import Moment
@@ -54,6 +55,7 @@ __all__ = [
     "repeat",
     "write",
     "write_large",
+    "write_live",
     "write_many",
     "write_runs",
 ]

@@ -257,6 +257,7 @@ class RunSpec:
     part_names: Mapping[tuple[int, int], str] = field(default_factory=dict)  # by (stream, part): file name
     naming: Literal["s000-c000", "s00-c00", "s00"] = "s000-c000"  # "s00": the first part has no -c
     in_progress: bool = False  # file names end with .inprogress
+    renames: bool = False  # they do while the files are written, and lose it when they are closed
     smalldata: Literal["offline", "daq"] | None = "offline"  # NamesId of the offsets; None: no such files
     old_header: bool = False  # 32-byte datagram headers, 2019 and before
     data_first: bool = False  # Data before Shapes

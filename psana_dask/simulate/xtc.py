@@ -14,11 +14,12 @@ from psana_dask.readers.xtc_index_files import idx_file_of, write_idx
 from psana_dask.readers.xtc_layout import L1Env, TransitionId
 from psana_dask.readers.xtc_small_data import small_dgram
 from psana_dask.readers.xtc_write import container, dgram
+from psana_dask.simulate.closing import closed_name
 from psana_dask.simulate.content import Content
 from psana_dask.simulate.describe import FIRST_RECORDER, RunSpec, packed, unpacked
 from psana_dask.simulate.schedule import DATAGRAMS, Entry, Rows
 from psana_dask.simulate.xtc_blocks import XtcLayout
-from psana_dask.sources import FileSource
+from psana_dask.sources import GROWING, FileSource
 
 GROUPS = 3
 """Readout groups 0 and 1."""
@@ -61,7 +62,7 @@ class XtcFiles:
 
     @property
     def _suffix(self) -> str:
-        return ".inprogress" if self.first.in_progress else ""
+        return GROWING if self.first.in_progress or self.first.renames else ""
 
     def open_part(self) -> None:
         """Close the part being written and begin the next, with its small-data file."""
@@ -102,6 +103,12 @@ class XtcFiles:
         for file in (self._out, self._smd):
             if file is not None:
                 file.close()
+                if self.first.renames:
+                    closed_name(Path(file.name))
+        if self._out is not None and self.first.renames:
+            self.files[-1] = Path(str(self.files[-1]).removesuffix(GROWING))
+        if self.smd_file is not None and self.first.renames:
+            self.smd_file = Path(str(self.smd_file).removesuffix(GROWING))
 
     def write_indexes(self) -> None:
         """Write the .idx file of each part, as the DAQ does when they are closed."""

@@ -11,9 +11,11 @@ import numpy as np
 from psana_dask.readers import xtc2_write as enc
 from psana_dask.readers.xtc2_layout import TransitionId, TypeId
 from psana_dask.simulate.blocks import SMDINFO, StreamLayout
+from psana_dask.simulate.closing import closed_name
 from psana_dask.simulate.content import Content
 from psana_dask.simulate.describe import RunSpec
 from psana_dask.simulate.schedule import DATAGRAMS, Entry, Rows
+from psana_dask.sources import GROWING
 
 GROUPS = 3  # readout groups 0 and 1
 
@@ -55,7 +57,7 @@ class StreamFiles:
 
     @property
     def _suffix(self) -> str:
-        return ".inprogress" if self.first.in_progress else ""
+        return GROWING if self.first.in_progress or self.first.renames else ""
 
     @property
     def _stem(self) -> str:
@@ -105,6 +107,8 @@ class StreamFiles:
         """Close the data file."""
         if self._part is not None:
             self._part.out.close()
+            if self.first.renames:
+                self.files[-1] = closed_name(self.files[-1])
 
     def __enter__(self) -> StreamFiles:
         self.open_part()
@@ -114,8 +118,10 @@ class StreamFiles:
 
     def __exit__(self, *_: object) -> None:
         self.close_part()
-        if self._smd is not None:
+        if self._smd is not None and self.smd_file is not None:
             self._smd.close()
+            if self.first.renames:
+                self.smd_file = closed_name(self.smd_file)
 
 
 class StreamWriter:
@@ -173,7 +179,8 @@ class StreamWriter:
 
     def _chunkinfo(self) -> bytes:
         number = len(self.files.files)
-        said: list[object] = [self.files.name_of(number), number]
+        name = self.files.name_of(number)
+        said: list[object] = [name.removesuffix(GROWING) if self.spec.renames else name, number]
         return self.layout.shapes_data(self.layout.chunkinfo, said)
 
     def _bits(self, entry: Entry) -> int:
