@@ -210,12 +210,14 @@ class Samples:
     is_utc: bool = False
 
 
-def samples_of(other: Any, key: str, names: Iterable[str] | None) -> Samples:
+def samples_of(other: Any, key: str, names: Iterable[str] | None, group: str | None = None) -> Samples:
     """Return what any kind of `other` holds: a path, DataFrame, Series, Dataset, DataArray or Run."""
     import xarray as xr
 
     if isinstance(other, str | Path):
-        other = _read(Path(other))
+        other = _read(Path(other), group)
+    elif group is not None:
+        raise ValueError(f"group={group!r} belongs to a file, not to a {type(other).__name__}")
     if hasattr(other, "dataset") and hasattr(other, "events"):  # a Run
         other = other.dataset(names, join="outer")
         names = None
@@ -232,22 +234,42 @@ def samples_of(other: Any, key: str, names: Iterable[str] | None) -> Samples:
     )
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, group: str | None) -> Any:
     """Open a file by the end of its name; arrays stay on disk."""
     import pandas as pd
     import xarray as xr
 
+    if path.suffix == ".zarr":
+        return xr.open_zarr(path, consolidated=False, group=group)  # reads either kind
+    if path.suffix in (".h5", ".hdf5", ".nc", ".cxi"):
+        how = {"phony_dims": "access"}
+        found = xr.open_dataset(path, engine="h5netcdf", chunks={}, group=group, backend_kwargs=how)
+        if not found.variables:
+            raise NameNotFound(f"{path}: nothing in the group {group or '/'}; it has {_groups(path, group)}")
+        return found
+    if group is not None:
+        raise ValueError(f"{path} has no groups, but group={group!r}")
     if path.suffix in (".csv", ".txt", ".dat"):
         return pd.read_csv(path)
     if path.suffix in (".parquet", ".pq"):
         return pd.read_parquet(path)
-    if path.suffix == ".zarr":
-        return xr.open_zarr(path, consolidated=False)  # reads either kind
-    if path.suffix in (".h5", ".hdf5", ".nc", ".cxi"):
-        return xr.open_dataset(path, engine="h5netcdf", chunks={}, backend_kwargs={"phony_dims": "access"})
     raise ValueError(
         f"{path}: the end of the name must be csv, parquet, zarr, h5 or nc; or pass a DataFrame or Dataset"
     )
+
+
+def _groups(path: Path, group: str | None) -> str:
+    """Return the groups of an HDF5 file that hold arrays, as text."""
+    import h5py
+
+    with h5py.File(path) as file:
+        found: list[str] = []
+        file[group or "/"].visititems(
+            lambda name, item: (
+                found.append(name.rpartition("/")[0]) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return f"group={', '.join(map(repr, dict.fromkeys(found)))}" if found else "no arrays at all"
 
 
 def _of_dataset(data: xr.Dataset, key: str, names: Iterable[str] | None) -> Samples:
@@ -315,6 +337,7 @@ def join(
     offset: Any = None,
     key: str | None = None,
     names: Iterable[str] | None = None,
+    group: str | None = None,
     tz: str | None = None,
     unit: str | None = None,
     units: Mapping[str, str] | None = None,
@@ -325,7 +348,7 @@ def join(
 
     if method not in METHODS:
         raise ValueError(f"method={method!r}{suggestion(method, METHODS)}")
-    samples = samples_of(other, key or on, names)
+    samples = samples_of(other, key or on, names, group)
     wanted, keys = _both_keys(view, samples, on, key or on, tz, unit)
     shift, limit = (0 if v is None else _span(v, on) for v in (offset, tolerance))
     ordered, order, counts = _in_order(keys, shift)
@@ -337,6 +360,8 @@ def join(
     if taken := EVENT_COORDS & set(variables):
         raise ValueError(f'the run has a {min(taken)!r} of its own: prefix="..." keeps both')
     for name, text in (units or {}).items():
+        if name not in samples.variables:
+            raise NameNotFound.of("variable", name, map(str, samples.variables))
         variables[f"{prefix}{name}"].attrs["units"] = text
     matched = int(found.found.sum())
     used = len(np.unique(np.concatenate([found.before, found.after])[np.tile(found.found, 2)]))

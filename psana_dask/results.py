@@ -115,6 +115,7 @@ class EventResults:
         offset: Any = None,
         key: str | None = None,
         names: Sequence[str] | None = None,
+        group: str | None = None,
         tz: str | None = None,
         unit: str | None = None,
         units: Mapping[str, str] | None = None,
@@ -141,6 +142,8 @@ class EventResults:
             Column or variable that holds the keys; by default what `on` says, or the table's index.
         names : list of str, optional
             What to take; everything by default.
+        group : str, optional
+            Of an HDF5 or zarr file: where the arrays are.
         tz : str, optional
             Zone of times that have none (``"UTC"``, ``"America/Los_Angeles"``).
         unit : {"s", "ms", "us", "ns"}, optional
@@ -169,7 +172,7 @@ class EventResults:
 
         return join(
             self._view, other, on, method, tolerance=tolerance, offset=offset, key=key, names=names,
-            tz=tz, unit=unit, units=units, prefix=prefix,
+            group=group, tz=tz, unit=unit, units=units, prefix=prefix,
         )  # fmt: skip
 
     def reduce(

@@ -3,6 +3,7 @@
 import itertools
 import warnings
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,6 +86,23 @@ def run(truth):
 
 def zoned(run, **columns):
     return pd.DataFrame({"time": pd.DatetimeIndex(run.events.time).tz_localize("UTC"), **columns})
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_any_counters_are_joined_as_merge_asof_does(run, data):
+    pulses = run.events.pulse_id.values.astype(np.int64)
+    low, high = int(pulses.min()) - 20, int(pulses.max()) + 20
+    keys = data.draw(st.lists(st.integers(low, high), max_size=40))  # any order, gaps, duplicates, none
+    offset, tolerance = data.draw(st.integers(-30, 30)), data.draw(st.none() | st.integers(0, 40))
+    table = pd.DataFrame({"pulse_id": np.array(keys, np.int64), "x": np.arange(len(keys)) + 0.5})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DroppedWarning)
+        found = run.join(table, on="pulse_id", method="ffill", offset=offset, tolerance=tolerance)
+    ordered = table.assign(pulse_id=table.pulse_id + offset).sort_values("pulse_id", kind="stable")
+    left = pd.DataFrame({"pulse_id": pulses})
+    known = pd.merge_asof(left, ordered, on="pulse_id", direction="backward", tolerance=tolerance)
+    np.testing.assert_array_equal(found.x.values, known.x)
 
 
 @settings(max_examples=25)
@@ -199,6 +217,19 @@ def test_another_run(run, tmp_path):
     assert found.other_g_milliJoulesPerPulse.chunks
 
 
+def test_groups_of_a_file(run, tmp_path):
+    path = tmp_path / "scope.h5"
+    with h5py.File(path, "w") as file:
+        file["a/time"], file["a/x"] = run.events.time.values.astype("i8"), np.arange(40.0)
+    assert run.join(path, group="a", unit="ns").x.values.tolist() == list(range(40))
+    with pytest.raises(NameNotFound, match=r"scope\.h5: nothing in the group /; it has group='a'"):
+        run.join(path, unit="ns")
+    zoned(run, x=1.0).to_csv(tmp_path / "x.csv", index=False)
+    for other in (tmp_path / "x.csv", zoned(run, x=1.0)):
+        with pytest.raises(ValueError, match="group='a'"):
+            run.join(other, group="a")
+
+
 # ---- nothing is guessed -------------------------------------------------------------------------
 def test_times_without_a_zone_are_refused_unless_it_is_said(run):
     naive = pd.DataFrame({"time": run.events.time.values, "x": 1.0})
@@ -246,6 +277,8 @@ def test_what_cannot_be_joined(run):
         run.join(table, method="nearst")
     with pytest.raises(NameNotFound, match="no variable 'y'"):
         run.join(table, names=["y"])
+    with pytest.raises(NameNotFound, match="no variable 'y'"):
+        run.join(table, names=["x"], units={"y": "mm"})
     with pytest.raises(NameNotFound, match=r"no column 'when'.*key= names it"):
         run.join(table.drop(columns="time"), key="when")
     with pytest.raises(TypeError, match="cannot join a int"):
