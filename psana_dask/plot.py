@@ -1,8 +1,7 @@
-"""Pictures of frames and waveforms, drawn without a screen."""
+"""Pictures of frames and waveforms, drawn without a screen; live plots in a browser."""
 
 from __future__ import annotations
 
-import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,37 +10,99 @@ import numpy.typing as npt
 
 from psana_dask.errors import MissingLibrary
 from psana_dask.geometry.figure import colour_limits, draw_image
+from psana_dask.pages.framing import mosaic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import xarray as xr
 
-GAP = 4
-"""Pixels between panels of a mosaic."""
+    from psana_dask.pages.live import Live
 
-
-def mosaic(panels: npt.NDArray[Any], gap: int = GAP) -> npt.NDArray[np.float64]:
-    """Lay panels side by side: as many in a row as make the whole about square.
+def live(
+    source: Any,
+    names: Any,
+    *,
+    plots: Sequence[Callable[[xr.Dataset], Any]] | Callable[[xr.Dataset], Any] = (),
+    policy: str | None = None,
+    rate: float | None = None,
+    kept: int = 2000,
+    means: bool = True,
+    window: int | None = None,
+    half_life: float | None = None,
+    updates: float = 10.0,
+    log: bool = False,
+    limits: tuple[float, float] | None = None,
+    title: str | None = None,
+    **options: Any,
+) -> Live:
+    """Show events as they come, in a notebook or a browser.
 
     Parameters
     ----------
-    panels : (panel, row, col) or (row, col) array
-    gap : int
-        Pixels between panels; they are NaN.
+    source : Run, Stream or what `psana_dask.open` takes
+        A stream, a run that is being written (``live=True``, ``live:...``), or a closed run, which is
+        replayed. A stream is taken over: it is closed with the plots.
+    names : str or list of str
+        ``"epixquad"``: images of a detector with pixels, all numbers and waveforms of another one;
+        ``"epixquad.raw"``, ``"gmd.energy"``: one field; a `PerFrame`.
+    plots : function or sequence of functions
+        Each takes the Dataset of what was accumulated, and returns an array or DataArray (a number, a
+        line, lines (panel, ...), a picture) or anything that panel shows, such as a HoloViews object.
+        The Dataset has frames and waveforms of the latest event (``epixquad_image``), their means
+        (``epixquad_image_mean``), the numbers of the last `kept` events along ``time``
+        (``gmd_energy``, NaN where there is none), and the counters as attributes.
+    policy : {"latest", "complete"}, optional
+        "latest" drops, and counts, what cannot be processed in time: the default for streams that are
+        opened here, and runs that are being written. A closed run is replayed completely.
+    rate : float, optional
+        Events a second of a closed run; by default the pace at which it was taken.
+    kept : int
+        Events whose numbers are kept.
+    means : bool
+        Make means of frames and waveforms: every event is read for them. Without them only those events
+        are read that are shown.
+    window, half_life : int, float, optional
+        Means of the last batches that have so many events; means in which an event counts half after so
+        many more events. Of all events by default.
+    updates : float
+        Pictures a second, at most.
+    log : bool
+        Colours on a logarithmic scale, at first.
+    limits : (float, float), optional
+        Fixed colours, at first; by default they go from the 1st to the 99th percentile.
+    title : str, optional
+    **options
+        Of `psana_dask.open`: ``calib=``, ``run=``, ``dir=``, ``live=``, ...
 
     Returns
     -------
-    (y, x) float64
+    Live
+        Shows itself in a notebook. ``.serve(host=, port=)`` gives the address for a browser,
+        ``.dataset`` what was accumulated, ``.counters``, ``.error``; ``.close()`` ends it.
+
+    Raises
+    ------
+    NameNotFound
+        No such detector or field; of a stream the page says so.
+    MissingLibrary
+        Panel is not installed.
+
+    Examples
+    --------
+    >>> def profile(ds):
+    ...     return ds.epixquad_image_mean.mean("y")
+    >>> live = psana_dask.plot.live("shmem://TAG", ["epixquad", "gmd"], plots=[profile])
+    >>> live.serve().url
     """
-    if panels.ndim == 2:
-        return panels.astype(float)
-    count, rows, cols = panels.shape
-    across = math.ceil(math.sqrt(count))
-    down = math.ceil(count / across)
-    out = np.full((down * (rows + gap) - gap, across * (cols + gap) - gap), np.nan)
-    for k, panel in enumerate(panels):
-        y, x = k // across * (rows + gap), k % across * (cols + gap)
-        out[y : y + rows, x : x + cols] = panel
-    return out
+    from psana_dask.pages.live import begin
+
+    own = (plots,) if callable(plots) else tuple(plots)
+    accumulate = {"kept": kept, "means": means, "window": window, "half_life": half_life}
+    look = {"plots": own, "updates": updates, "log": log, "limits": limits, "title": title}
+    return begin(
+        source, names, policy=policy, rate=rate, accumulate=accumulate, look=look, options=options
+    )
 
 
 def save_picture(

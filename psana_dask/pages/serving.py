@@ -172,6 +172,7 @@ class PageServer:
         self, routes: Mapping[str, Page], title: str | dict[str, str], guard: Guard, ready: threading.Event
     ) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_told)
         asyncio.set_event_loop(self._loop)
         try:
             _try_to_bind(self.host, self.port)
@@ -220,6 +221,15 @@ def _bound(
         log.setLevel(level)
     state._servers.pop(name)  # else panel keeps it, and what it shows, for good
     return server
+
+
+def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell what went wrong on the loop, but not that a browser left while something was sent to it."""
+    from tornado.iostream import StreamClosedError
+    from tornado.websocket import WebSocketClosedError
+
+    if not isinstance(context.get("exception"), StreamClosedError | WebSocketClosedError):
+        loop.default_exception_handler(context)
 
 
 async def _quiet(server: Any) -> None:
