@@ -1,6 +1,9 @@
 """The faces of psana and psana2: data sources, loops, jumps, detectors, small data; as the native calls."""
 
 import pickle
+import sys
+import threading
+import uuid
 import warnings
 
 import h5py
@@ -12,6 +15,7 @@ from psana_dask import psana, simulate
 from psana_dask.errors import ConstantsNotFound, NameNotFound, PsanaWarning, RunNotFound
 from psana_dask.psana import DataSource, DetNames, EventId, EventTime, MPIDataSource, Source
 from psana_dask.simulate import PV, Daq, Detector, Epics, Missing, RunSpec, Scan
+from psana_dask.stream.shmem_server import serve_run
 
 EVENTS = 40
 
@@ -421,3 +425,36 @@ def test_either_face_reads_either_format(rich, folder):
     assert (
         run.Detector("ebeam").raw.photon_energy(evt) == psana.Detector("EBeam").get(evt).ebeamPhotonEnergy()
     )
+
+
+# ---- live -----------------------------------------------------------------------------------------
+def test_a_run_that_is_written(text, native):
+    ds = DataSource(text.replace(":smd", ":live"))
+    opal, temp = psana.Detector("opal"), psana.Detector("XPP:TEMP")
+    temps = native.epics.at()["XPP:TEMP"].values
+    seen = [(evt.timestamp, opal.raw(evt) is not None, temp(evt)) for evt in ds.events()]
+    assert [s[0] for s in seen] == native.events.timestamp.values.tolist()
+    assert [s[1] for s in seen] == native.opal.present.values.tolist()
+    assert [s[2] for s in seen] == temps.tolist()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="POSIX message queues are Linux only")
+@pytest.mark.parametrize("form", ["shmem={}.0:stop=no", "shmem"])
+def test_shared_memory(form, text, native, folder):
+    tag = f"test_{uuid.uuid4().hex[:12]}"
+    serving = threading.Thread(target=serve_run, args=(tag, native._recording), kwargs={"wait": 1.0})
+    serving.start()
+    calib = folder / "calib"
+    ds = DataSource(shmem=tag, calib=calib) if form == "shmem" else DataSource(form.format(tag), calib=calib)
+    opal, frames, seen = psana.Detector("opal"), native.opal.calib.values, []
+    words = native.events.timestamp.values.tolist()
+    for evt in ds.events():
+        k = words.index(evt.timestamp)
+        calibrated = opal.calib(evt)
+        assert calibrated is None or np.array_equal(calibrated, frames[k])
+        seen.append(k)
+        if len(seen) == 20:
+            break
+    ds.end()
+    serving.join()
+    assert seen == list(range(20))

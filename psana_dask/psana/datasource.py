@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from psana_dask.psana.environment import Env, detector_names
 from psana_dask.psana.events import Event, Run, Step
 from psana_dask.psana.smalldata import SmallData, SmallDataFile
 from psana_dask.run import Run as NativeRun
+
+if TYPE_CHECKING:
+    from psana_dask.stream import Stream
 
 POLITE = (
     "auto_tune", "batch_size", "cached_detectors", "dbsuffix", "drp", "fetch_calib_cache_max_retries",
@@ -77,6 +80,7 @@ class DataSource:
         self._keywords = keywords
         self._opened: list[Run] | None = None
         self._current: Run | None = None
+        self._stream: Stream | None = None
         LATEST.source = self
         if not self._asked.shmem:
             self._all()  # what is not there is said now
@@ -100,9 +104,7 @@ class DataSource:
 
     def _run(self, number: Any = None) -> Run:
         """Return the run with a number, or the one that the loop is in."""
-        if self._asked.shmem and self._current is None:
-            raise RunNotFound("a shared-memory run is known from its first event on")
-        current = self._current or self._all()[0]
+        current = self._current or (self._shared() if self._asked.shmem else self._all()[0])
         if number is None or isinstance(number, bool) or self._asked.shmem or number == current.runnum:
             return current
         found = [run for run in self._all() if run.runnum == number]
@@ -123,7 +125,7 @@ class DataSource:
         ...         pass
         """
         if self._asked.shmem:
-            yield self._shared()
+            yield self._current or self._shared()
             return
         left = self._keywords.get("max_events") or None
         for run in self._all():
@@ -137,11 +139,11 @@ class DataSource:
             yield run
 
     def _shared(self) -> Run:
-        """Return the run that a shared memory delivers."""
+        """Return the run that a shared memory delivers; waits for its first event."""
         from psana_dask.stream import open_stream
 
-        stream = open_stream(f"shmem://{self._asked.shmem}", calib=self._asked.calib)
-        self._current = Run(stream.latest, parts=stream.follow_runs)
+        self._stream = open_stream(f"shmem://{self._asked.shmem}", calib=self._asked.calib)
+        self._current = Run(self._stream.latest, parts=self._stream.follow_runs)
         return self._current
 
     def steps(self) -> Iterator[Step]:
@@ -177,7 +179,9 @@ class DataSource:
         return self._run().env()
 
     def end(self) -> None:
-        """Do nothing: a data source needs no end."""
+        """Let a shared memory go; files need no end."""
+        if self._stream is not None:
+            self._stream.close()
 
     def jump(self, *args: Any) -> None:
         """Refuse: an event is named by its time, not by its place in files."""
