@@ -337,7 +337,9 @@ body { font: 15px/1.4 system-ui, sans-serif; margin: 2em; color: #222; }
 table { border-collapse: collapse; }
 th, td { padding: 0.2em 0.8em; border-bottom: 1px solid #ddd; text-align: right; }
 th { position: sticky; top: 0; background: #fff; }
-td.text { text-align: left; max-width: 30em; }
+.text { text-align: left; }
+td.text { max-width: 30em; }
+.time { white-space: nowrap; }
 tr.bad { background: #fee; }
 """
 
@@ -361,12 +363,12 @@ def page_of(
         Sentences above the table.
     """
     flat = table.reset_index()
-    heads = [*map(str, flat.columns), *(["pages"] if links else [])]
+    heads = [*map(_th, flat.columns, flat.dtypes), *(["<th class='text'>pages</th>"] if links else [])]
     lines = [
         f"<!doctype html><html><head><meta charset='utf-8'><title>{markup.escape(title)}</title>",
         f"<style>{STYLE}</style></head><body><h1>{markup.escape(title)}</h1>",
         *(f"<p>{markup.escape(sentence)}</p>" for sentence in said),
-        f"<table><tr>{''.join(f'<th>{markup.escape(h)}</th>' for h in heads)}</tr>",
+        f"<table><tr>{''.join(heads)}</tr>",
     ]
     for row in flat.to_dict("records"):
         more = _links(links.get(int(row["run"]), {})) if links else ""
@@ -375,9 +377,14 @@ def page_of(
     return "\n".join([*lines, "</table></body></html>", ""])
 
 
+def _th(name: str, dtype: Any) -> str:
+    kind = "" if dtype.kind in "biufM" else " class='text'"
+    return f"<th{kind}>{markup.escape(str(name))}</th>"
+
+
 def _td(value: Any) -> str:
-    kind = " class='text'" if isinstance(value, str) else ""
-    return f"<td{kind}>{markup.escape(_shown(value))}</td>"
+    kind = "text" if isinstance(value, str) else "time" if hasattr(value, "year") else ""
+    return f"<td class='{kind}'>{markup.escape(_shown(value))}</td>"
 
 
 def _shown(value: Any) -> str:
