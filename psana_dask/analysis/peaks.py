@@ -1,10 +1,9 @@
-"""Peaks and hits of DataArrays of frames, and the lists of peaks that CrystFEL reads."""
+"""Peaks and hits of DataArrays of frames."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -198,55 +197,3 @@ def lit_pixels(frames: xr.DataArray, threshold: float, *, mask: Any = None) -> x
     good = None if mask is None else np.asarray(mask, bool)
     found = by_event(count_lit, frames, outputs, constants={"threshold": threshold, "mask": good})
     return xr.Dataset(found)
-
-
-def write_cxi(path: str | Path, peaks: xr.Dataset, *, rows: int, frames: xr.DataArray | None = None) -> None:
-    """Write peaks as a CXI peak list, which CrystFEL reads (``peaks=cxi``) and Cheetah wrote.
-
-    Panels are stacked along the slow direction, as Cheetah stacks them and as
-    ``geometry.convert.write(..., "crystfel")`` describes: ``peakXPosRaw`` is the column,
-    ``peakYPosRaw`` is ``panel * rows + row``, with the centre of the first pixel at 0 (CrystFEL
-    adds the half pixel itself).
-
-    Parameters
-    ----------
-    path : path
-        A new file; one that exists is replaced.
-    peaks : Dataset
-        From `find_peaks`.
-    rows : int
-        Rows of a panel.
-    frames : DataArray (time[, panel], row, col), optional
-        Written as ``/entry_1/data_1/data`` (time, panel * row, col), one event after another.
-    """
-    import h5py
-
-    loaded = peaks.compute()
-    count = loaded["count"].values
-    lists = {
-        "peakXPosRaw": loaded["col"],
-        "peakYPosRaw": loaded["panel"] * rows + loaded["row"],
-        "peakTotalIntensity": loaded["intensity"],
-        "peakMaximumValue": loaded["highest"],
-        "peakNPixels": loaded["npix"],
-        "peakSNR": loaded["snr"],
-    }
-    with h5py.File(path, "w") as file:
-        file["cxi_version"] = 150
-        result = file.create_group("entry_1/result_1")
-        result["nPeaks"] = count.astype(np.int32)
-        for name, values in lists.items():
-            result[name] = np.nan_to_num(values.values).astype(np.float32)  # lists are padded with 0
-        file["entry_1/event_time"] = loaded[EVENT].values.astype("datetime64[ns]").astype(np.int64)
-        file["entry_1/event_time"].attrs["units"] = "nanoseconds since 1970-01-01T00:00:00 UTC"
-        if frames is not None:
-            _write_frames(file.create_group("entry_1/data_1"), frames)
-
-
-def _write_frames(group: Any, frames: xr.DataArray) -> None:
-    """Write frames, stacked, an event at a time."""
-    ordered = frames.transpose(EVENT, ...)
-    shape = (int(np.prod(ordered.shape[1:-1])), ordered.shape[-1])
-    data = group.create_dataset("data", (ordered.sizes[EVENT], *shape), ordered.dtype, chunks=(1, *shape))
-    for event in range(ordered.sizes[EVENT]):
-        data[event] = ordered.isel({EVENT: event}).values.reshape(shape)

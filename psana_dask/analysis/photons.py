@@ -12,6 +12,7 @@ import xarray as xr
 from psana_dask.algorithms.droplets import find_droplets as find_in_block
 from psana_dask.algorithms.groups import COLUMNS
 from psana_dask.algorithms.photons import count_photons as count_in_block
+from psana_dask.algorithms.spectra import fit_photon_peaks as fit_in_block
 from psana_dask.analysis.events import EVENT, Output, by_event
 from psana_dask.analysis.perframe import PerFrame
 
@@ -110,3 +111,35 @@ def find_droplets(
 def _droplets(frames: Any, **choices: Any) -> tuple[Any, ...]:
     found = find_in_block(frames, **choices)
     return found.values, found.count, found.overflow
+
+
+def fit_photon_peaks(histogram: xr.DataArray, adu: float, *, least: int = 20) -> xr.Dataset:
+    """Find the peaks of no photon and of one photon in histograms that `Run.reduce` made.
+
+    Parameters
+    ----------
+    histogram : DataArray
+        Of ``run.reduce(Histogram(edges), "cspad.calib")``, whose bins have ``<bin>_left`` and ``_right``.
+    adu, least
+        As for `algorithms.fit_photon_peaks`.
+
+    Returns
+    -------
+    Dataset
+        ``pedestal``, ``noise`` and ``gain``, in the units of the values, over the other dimensions; NaN
+        where a peak was not found.
+
+    Raises
+    ------
+    ValueError
+        The array has no such bins.
+    """
+    dim = next((str(d) for d in histogram.dims if f"{d}_left" in histogram.coords), None)
+    if dim is None:
+        raise ValueError(f"{histogram.name} {histogram.dims} has no bins with left and right edges")
+    edges = np.append(histogram[f"{dim}_left"].values, histogram[f"{dim}_right"].values[-1])
+    counts = histogram.transpose(..., dim)
+    found = fit_in_block(counts.values, edges, adu, least=least)
+    kept = {name: c for name, c in counts.coords.items() if dim not in c.dims}
+    arrays = zip(found._fields, found, strict=True)
+    return xr.Dataset({name: xr.DataArray(v, kept, counts.dims[:-1]) for name, v in arrays})

@@ -1,7 +1,9 @@
 """What a user does with a run of either format, and the known answers of the simulation."""
 
 import warnings
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -117,6 +119,55 @@ def test_hits_are_a_boolean_that_select_takes(beamtime, finder):
     assert len(run.select(rule)) == (total > 5e3).sum()
 
 
+def test_crystfel_finds_the_peaks_where_they_are(beamtime, where, finder, tmp_path):
+    """By the rules of CrystFEL's manual: another reader of the geometry, the lists and the half pixel."""
+    reader = pytest.importorskip("cfel_fmt.geometry", reason="no EXtra-geom, which brings it")
+    run, picture = beamtime.run, beamtime.truth.picture("jungfrau")
+    some = run.isel(slice(6, 14))
+    peaks = analysis.find_peaks(some.jungfrau.calib, finder, positions=where, most=20)
+    hits = some.select(peaks["count"] > 0)
+    path, det = tmp_path / "hits.cxi", hits.jungfrau
+    analysis.write_cxi(
+        path, peaks.sel(time=hits.events.time), geometry=det.geometry, frames=det.calib,
+        energy=hits.ebeam.photon_energy, mask=det.mask,
+    )  # fmt: skip
+    text = Path(f"{path}.geom").read_text()
+    assert "peak_list = /entry_1/result_1\npeak_list_type = cxi" in text
+    detector = reader.load_crystfel_geometry(f"{path}.geom").detector
+    with h5py.File(path) as file:
+        data, lists = file["/entry_1/data_1/data"], file["/entry_1/result_1"]
+        assert data.shape == (7, 4 * 64, 96)
+        assert file["/entry_1/data_1/mask"].shape == data.shape
+        assert np.array_equal(file["/LCLS/photon_energy_eV"], hits.ebeam.photon_energy)
+        for line, count in enumerate(lists["nPeaks"][()]):
+            fs, ss, intensity = (
+                lists[name][line][:count] for name in ("peakXPosRaw", "peakYPosRaw", "peakTotalIntensity")
+            )
+            assert (data[line][np.rint(ss).astype(int), np.rint(fs).astype(int)] > 5).all()
+            assert (intensity > 50).all()
+            places = [crystfel_place(detector, *at) for at in zip(fs + 0.5, ss + 0.5, strict=True)]
+            seen = -np.array(places)[:, ::-1] / PIXEL + picture.centre  # (y, x) of the picture
+            apart = np.hypot(*(seen[:, None] - picture.peaks[None]).transpose(2, 0, 1))
+            assert apart.min(axis=1).max() < 1
+            mine = peaks.sel(time=hits.events.time[line])
+            np.testing.assert_allclose(np.array(places)[:, 0], mine.x[:count], atol=1e-9)  # float32 lists
+            np.testing.assert_allclose(np.array(places)[:, 1], mine.y[:count], atol=1e-9)
+    with pytest.raises(ValueError, match="say geometry= or rows="):
+        analysis.write_cxi(tmp_path / "x.cxi", peaks)
+
+
+def crystfel_place(detector, fs, ss):
+    """Return x, y in metres of a point of the slab: exactly one panel has it."""
+    (panel,) = [
+        p for p in detector["panels"].values()
+        if p["orig_min_fs"] <= fs < p["orig_max_fs"] + 1 and p["orig_min_ss"] <= ss < p["orig_max_ss"] + 1
+    ]  # fmt: skip
+    right, down = fs - panel["orig_min_fs"], ss - panel["orig_min_ss"]
+    x = panel["cnx"] + right * panel["fsx"] + down * panel["ssx"]
+    y = panel["cny"] + right * panel["fsy"] + down * panel["ssy"]
+    return x / panel["res"], y / panel["res"]
+
+
 def test_the_powder_of_a_run_is_the_sum_of_its_peaks(beamtime, finder):
     run = beamtime.run
     powder = run.sum(analysis.powder_of("jungfrau.calib", finder))
@@ -159,6 +210,16 @@ def test_droplets_and_histograms_know_the_gain(beamtime):
     # 6000 photons, read noise 0.5 and rounding: 0.01
     assert float(fit.gain) == pytest.approx(20, abs=0.05)
     assert float(fit.pedestal) == pytest.approx(0, abs=0.05)
+    assert float(analysis.fit_photon_peaks(counts, 20).gain) == float(fit.gain)
+    by_pixel = run.reduce(Histogram(edges), "sparse.calib", calibration=in_adu)
+    pixels = analysis.fit_photon_peaks(by_pixel, 20, least=2)
+    assert pixels.gain.shape == (64, 80)
+    known = pixels.gain.values[np.isfinite(pixels.gain)]
+    # those with two photons or more in 60 events; a few with one pixel's noise of 0.6
+    assert 100 < known.size < 64 * 80
+    assert np.abs(known - 20).max() < 3
+    with pytest.raises(ValueError, match="has no bins"):
+        analysis.fit_photon_peaks(by_pixel.drop_vars("sparse_calib_bin_left"), 20)
     spectrum = run.sum(analysis.spectrum_of("sparse.calib", np.arange(0.5, 6), high=0.6, low=0.3))
     droplets = analysis.peak_table(analysis.find_droplets(run.sparse.calib, high=0.6, low=0.3, most=400))
     assert np.array_equal(spectrum, np.histogram(droplets.intensity, np.arange(0.5, 6))[0])

@@ -171,6 +171,7 @@ def write_crystfel(
     adu_per_ev: float | None = None,
     bad: Iterable[Region] = (),
     panel_axis: bool = False,
+    peak_list: str | None = None,
 ) -> str:
     """Return the geometry as a CrystFEL ``.geom`` file.
 
@@ -191,10 +192,13 @@ def write_crystfel(
         Regions to exclude.
     panel_axis : bool
         Data are (event, panel, ss, fs) instead of panels stacked along ss.
+    peak_list : str, optional
+        Where a CXI peak list is; CrystFEL needs stacked panels for it.
     """
     found = tiles_of(geometry)
     distance = float(np.mean([tile.first[2] for tile in found])) if clen is None else clen
     lines = [*_header(distance, data, mask, photon_energy, adu_per_ev, panel_axis)]
+    lines += [f"peak_list = {peak_list}", "peak_list_type = cxi"] if peak_list else []
     rows = 0 if panel_axis else geometry.shape[1]
     names = _names(found)
     lines += [*_rigid_groups(geometry, found, names), *_bad_regions(bad, found, names, rows)]
