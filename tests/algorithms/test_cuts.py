@@ -75,6 +75,31 @@ def test_one_set_of_names_whatever_the_source(timed):
         analysis.time_tool(timed[1], "gmd")
 
 
+def test_a_run_has_a_time_tool_whoever_wrote_it(timed, tmp_path):
+    for run, position in zip(timed, (100.0 + np.arange(20), np.repeat(np.arange(4.0), 5)), strict=True):
+        xr.testing.assert_identical(run.timetool, analysis.time_tool(run))
+        assert np.array_equal(run.timetool.position, position)
+    stage = xr.DataArray(np.full(20, 3e-12), {"time": timed[0].events.time}, "time")
+    delay = analysis.time_tool(timed[0], stage=stage, sign=-1).delay
+    np.testing.assert_allclose(delay, 3e-12 - 1e-12 * (200.0 + np.arange(20)), rtol=1e-12)
+    lcls1 = RunSpec(
+        format="xtc", events=8, detectors=(Detector(name="tt", kind="timetool"),), slow_every=3,
+        epics=(Epics(pvs=(PV("stage", lambda m: 1e-12 * m.event, address="LAS:STAGE"),)),),
+    )  # fmt: skip
+    truth = simulate.write(lcls1, tmp_path)
+    run = psana_dask.open(truth.folder)
+    found = analysis.time_tool(run, stage="stage")
+    for name, field in {
+        "position": "position_pixel",
+        "fwhm": "position_fwhm",
+        "time_ps": "position_time",
+    }.items():
+        assert np.array_equal(found[name], [truth.value("tt", field, event) for event in range(8)])
+    nominal = 1e-12 * (np.arange(8) // 3)  # what was written last, at or before the event
+    np.testing.assert_allclose(found.delay, nominal + 1e-12 * found.time_ps, rtol=1e-12)
+    assert found.delay.attrs == {"units": "s"}
+
+
 def test_edges_of_images_do_not_depend_on_chunks():
     random = np.random.default_rng(3)
     x = np.arange(300)
