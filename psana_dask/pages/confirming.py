@@ -57,9 +57,9 @@ class Confirmed:
         self._ask, self._done = ask, done
         self._plan: Plan | None = None
         self._background = Background(document, self._failed)
-        self.button = pn.widgets.Button(name=label, button_type="primary", disabled=bool(why_not))
-        self.yes = pn.widgets.Button(name="Yes, do it", button_type="danger", visible=False)
-        self.no = pn.widgets.Button(name="No", visible=False)
+        self.button = pn.widgets.Button(label=label, color="primary", disabled=bool(why_not))
+        self.yes = pn.widgets.Button(label="Yes, do it", color="danger", visible=False)
+        self.no = pn.widgets.Button(label="No", visible=False)
         self.said = pn.pane.HTML(markup.note(why_not), stylesheets=[markup.STYLE], width=460)
         answers = Answers(document)
         answers.click(self.button, self._asked)

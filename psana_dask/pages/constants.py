@@ -159,16 +159,16 @@ class ConstantsPage:
     # ---- parts --------------------------------------------------------------------------------
     def _widgets(self) -> None:
         w = pn.widgets
-        self.experiment = w.Select(name="Experiment", width=WIDTH)
-        self.run = w.Select(name="Run", width=WIDTH)
-        self.detector = w.Select(name="Detector", width=WIDTH)
-        self.bar = w.Select(name="Constant", width=WIDTH)
-        self.minus = w.Select(name="minus", width=WIDTH)
-        self.stage = w.Select(name="Gain range", options=[""], width=WIDTH)
-        self.contrast = w.Select(name="Contrast", options=list(CONTRASTS), width=WIDTH)
-        self.runs = w.TextInput(name="For runs (10, 10-20 or 10-end)", width=220)
-        self.comment = w.TextInput(name="Comment", width=300, max_length=LONGEST_COMMENT)
-        self.kind = w.Select(name="Kind", width=220)
+        self.experiment = w.Select(label="Experiment", width=WIDTH)
+        self.run = w.Select(label="Run", width=WIDTH)
+        self.detector = w.Select(label="Detector", width=WIDTH)
+        self.bar = w.Select(label="Constant", width=WIDTH)
+        self.minus = w.Select(label="minus", width=WIDTH)
+        self.stage = w.Select(label="Gain range", options=[""], width=WIDTH)
+        self.contrast = w.Select(label="Contrast", options=list(CONTRASTS), width=WIDTH)
+        self.runs = w.TextInput(label="For runs (10, 10-20 or 10-end)", width=220)
+        self.comment = w.TextInput(label="Comment", width=300, max_length=LONGEST_COMMENT)
+        self.kind = w.Select(label="Kind", width=220)
         self.status, self.store, self.why = (self._pane() for _ in range(3))
         self.facts, self.history, self.title = self._pane(700), self._pane(820), self._pane(500)
         self.bins = ColumnDataSource({"left": [], "right": [], "top": []})
@@ -192,10 +192,10 @@ class ConstantsPage:
             ("Provenance", column(self.facts, self.why)),
             ("History", self.history),
             ("Dark runs", self.dark.view),
-            ("Put in force", column(
+            ("Deploy", column(
                 pn.pane.HTML(markup.note("The constant that is shown is put in force for other runs.")),
                 row(self.runs, self.comment), self.deploy.view)),
-            ("Take back", column(self.kind, self.undo.view)),
+            ("Undo", column(self.kind, self.undo.view)),
         )  # fmt: skip
         return column(self.status, self.store, row(left, column(pn.pane.Bokeh(self.timeline.figure), tabs)))
 
@@ -301,7 +301,8 @@ class ConstantsPage:
         return bars[number] if isinstance(number, int) and 0 <= number < len(bars) else None
 
     def _clicked(self, number: int) -> None:
-        self.bar.value = number
+        if self._bar(number) is not None:
+            self.bar.value = number
 
     def _look(self) -> None:
         bar, other = self._bar(self.bar.value), self._bar(self.minus.value)
@@ -337,9 +338,9 @@ class ConstantsPage:
         self.histogram.xaxis.axis_label = looked.constant.unit or looked.constant.kind
         text = markup.code(looked.text) if looked.text else ""
         self.facts.object = markup.facts(looked.facts) + text
-        what = looked.facts.get("difference") or looked.facts.get("origin", "")
         stage = f", {looked.stage}" if looked.stage else ""
-        self.title.object = markup.note(f"{looked.constant.kind}{stage}: {what}")
+        whole = f"{looked.constant.kind}{stage}: {looked.facts.get('origin', '')}"
+        self.title.object = markup.note(looked.facts.get("difference") or whole)
         self._say("")
 
     def _colour(self) -> None:

@@ -138,13 +138,13 @@ class DashboardPage:
     # ---- parts --------------------------------------------------------------------------------
     def _widgets(self) -> None:
         w = pn.widgets
-        self.experiment = w.Select(name="Experiment", width=WIDTH)
-        self.run = w.Select(name="Run", width=WIDTH)
-        self.judge = w.Button(name="Judge this run", button_type="primary")
-        self.y = w.Select(name="Mean of", width=WIDTH)
-        self.x = w.Select(name="over", width=WIDTH)
+        self.experiment = w.Select(label="Experiment", width=WIDTH)
+        self.run = w.Select(label="Run", width=WIDTH)
+        self.judge = w.Button(label="Judge this run", color="primary")
+        self.y = w.Select(label="Mean of", width=WIDTH)
+        self.x = w.Select(label="over", width=WIDTH)
         self.condition = w.TextInput(
-            name="Only events where", placeholder="evr.has(90, -162)", width=WIDTH, max_length=MOST_CHARACTERS
+            label="Only events where", placeholder="evr.has(90, -162)", width=WIDTH, max_length=MOST_CHARACTERS
         )
         self.status, self.about, self.problems = (self._pane() for _ in range(3))
         self.quality, self.scan_note = self._pane(), self._pane()

@@ -68,30 +68,30 @@ class EventPage:
     # ---- parts --------------------------------------------------------------------------------
     def _widgets(self) -> None:
         w = pn.widgets
-        self.experiment = w.Select(name="Experiment", width=WIDTH)
-        self.run = w.Select(name="Run", width=WIDTH)
-        self.detector = w.Select(name="Detector", width=WIDTH)
-        self.form = w.Select(name="Show", options=list(FORMS), width=WIDTH)
-        self.masked = w.Select(name="Leave out", options=list(MASKS), width=WIDTH)
-        self.common_mode = w.Checkbox(name="common mode", value=True)
-        self.slider = w.IntSlider(name="Event", start=0, end=1, value=0, width=460)
-        self.back, self.on = w.Button(name="◀", width=40), w.Button(name="▶", width=40)
-        self.time = w.TextInput(name="Time (nearest event)", width=230, max_length=64)
+        self.experiment = w.Select(label="Experiment", width=WIDTH)
+        self.run = w.Select(label="Run", width=WIDTH)
+        self.detector = w.Select(label="Detector", width=WIDTH)
+        self.form = w.Select(label="Show", options=list(FORMS), width=WIDTH)
+        self.masked = w.Select(label="Leave out", options=list(MASKS), width=WIDTH)
+        self.common_mode = w.Checkbox(label="common mode", value=True)
+        self.slider = w.IntSlider(label="Event", start=0, end=1, value=0, width=460)
+        self.back, self.on = w.Button(label="◀", width=40), w.Button(label="▶", width=40)
+        self.time = w.TextInput(label="Time (nearest event)", width=230, max_length=64)
         self.condition = w.TextInput(
-            name="Only events where", placeholder="gmd.energy > 0.3 and evr.has(90, -162)", width=420,
+            label="Only events where", placeholder="gmd.energy > 0.3 and evr.has(90, -162)", width=420,
             max_length=MOST_CHARACTERS,
         )  # fmt: skip
-        self.contrast = w.Select(name="Contrast", options=[*CONTRASTS, OWN], width=140)
-        self.low = w.FloatInput(name="from", value=0.0, width=100)
-        self.high = w.FloatInput(name="to", value=1.0, width=100)
-        self.palette = w.Select(name="Colours", options=list(PALETTES), width=100)
-        self.rings = w.TextInput(name="Rings at", placeholder="2.1, 3.4", width=150, max_length=2000)
-        self.ring_kind = w.Select(name="as", options=dict(RINGS), width=140)
-        self.distance = w.FloatInput(name="Distance (mm)", value=None, width=110)
-        self.energy = w.FloatInput(name="Energy (keV)", value=None, width=110)
-        self.centre = w.TextInput(name="Centre (x, y)", value="0, 0", width=110, max_length=60)
-        self.line = w.Select(name="Curves of", width=WIDTH)
-        self.search = w.TextInput(name="Names with", width=200, max_length=100)
+        self.contrast = w.Select(label="Contrast", options=[*CONTRASTS, OWN], width=140)
+        self.low = w.FloatInput(label="from", value=0.0, width=100)
+        self.high = w.FloatInput(label="to", value=1.0, width=100)
+        self.palette = w.Select(label="Colours", options=list(PALETTES), width=100)
+        self.rings = w.TextInput(label="Rings at", placeholder="2.1, 3.4", width=150, max_length=2000)
+        self.ring_kind = w.Select(label="as", options=dict(RINGS), width=140)
+        self.distance = w.FloatInput(label="Distance (mm)", value=None, width=110)
+        self.energy = w.FloatInput(label="Energy (keV)", value=None, width=110)
+        self.centre = w.TextInput(label="Centre (x, y)", value="0, 0", width=110, max_length=60)
+        self.line = w.Select(label="Curves of", width=WIDTH)
+        self.search = w.TextInput(label="Names with", width=200, max_length=100)
         self._texts()
 
     def _texts(self) -> None:
@@ -127,7 +127,7 @@ class EventPage:
             ("Mask", self.mask.view),
             ("Code", self.code),
         )
-        return column(self.status, self.problems, row(left, middle, tabs))
+        return column(self.status, self.problems, pn.FlexBox(left, middle, tabs, align_items="flex-start"))
 
     def _watch(self) -> None:
         on, click = self._answers.on, self._answers.click
@@ -212,8 +212,8 @@ class EventPage:
         if not at.problems:
             self.problems.object = ""
             return
-        more = f"\nand {len(at.problems) - 5} more" if len(at.problems) > 5 else ""
-        lines = "\n".join(at.problems[:5])
+        more = f"\nand {len(at.problems) - 3} more" if len(at.problems) > 3 else ""
+        lines = "\n".join(at.problems[:3])
         self.problems.object = markup.note(
             f"{len(at.problems)} problems: part of this run could not be read\n{lines}{more}", "warn"
         )

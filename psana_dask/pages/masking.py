@@ -101,16 +101,17 @@ class MaskCard:
     ) -> None:
         self._canvas, self._drawn_on = canvas, drawn_on
         why_not = "" if write else READ_ONLY
-        self.runs = pn.widgets.TextInput(name="For runs (10, 10-20 or 10-end)", width=180)
-        self.comment = pn.widgets.TextInput(name="Comment", width=260, max_length=LONGEST_COMMENT)
-        self.keep = pn.widgets.Checkbox(name="and what the mask in force has", value=True)
-        self.clear = pn.widgets.Button(name="Clear what is drawn")
+        self.runs = pn.widgets.TextInput(label="For runs (10, 10-20 or 10-end)", width=180)
+        self.comment = pn.widgets.TextInput(label="Comment", width=260, max_length=LONGEST_COMMENT)
+        self.keep = pn.widgets.Checkbox(label="and what the mask in force has", value=True)
+        self.clear = pn.widgets.Button(label="Clear what is drawn")
         Answers(document).click(self.clear, canvas.clear_shapes)
         self.save = Confirmed("Save mask", self._ask_save, document, saved, why_not)
         self.undo = Confirmed("Undo last mask", self._ask_undo, document, saved, why_not)
-        hint = "Draw on an image with the last three tools above it. What is drawn over becomes bad (0)."
+        hint = ("Draw on an image with the mask tools above it: what is drawn over becomes bad (0).\n"
+                "A click chooses a shape, Backspace deletes it.")  # fmt: skip
         self.view = pn.Column(
-            pn.pane.HTML(markup.note(hint), stylesheets=[markup.STYLE]), pn.Row(self.runs, self.comment),
+            pn.pane.HTML(markup.note(hint), stylesheets=[markup.STYLE], width=460), pn.Row(self.runs, self.comment),
             self.keep, self.clear, self.save.view, self.undo.view,
         )  # fmt: skip
 
