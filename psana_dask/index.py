@@ -41,7 +41,7 @@ class StreamScan(Protocol):
         """Return the index of all that was scanned, with its problems."""
 
 
-INDEX_VERSION = 7
+INDEX_VERSION = 8
 """Raised whenever the columns or their meaning change: older caches are then built anew."""
 
 

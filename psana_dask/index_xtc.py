@@ -181,10 +181,20 @@ def _samples(index: StreamIndex) -> tuple[Array, Array]:
     shape = (int(index["config"].max(initial=0)) + 1, len(rules))
     row_of, block_of, votes = (np.full(shape, fill, np.int64) for fill in (-1, -1, 0))
     find_samples(
-        index["first_block"], index["key"], index["payload"], index["block_damage"], index["config"],
+        index["first_block"], index["key"], index["payload"], _spoiling(index), index["config"],
         index["service"], np.array(rules, np.uint8), row_of, block_of, votes,
     )  # fmt: skip
     return row_of, block_of
+
+
+def _spoiling(index: StreamIndex) -> Array:
+    """Return the damage of blocks, without what EBeam's user says of it: such payloads count."""
+    from psana_dask.readers.xtc_layout import EBEAM, USER_BITS, Damage
+
+    damage = index["block_damage"]
+    ebeam = np.flatnonzero((index["kind_contains"] & 0xFFFF) == EBEAM)
+    fine = np.isin(index["key"], ebeam) & ((damage & ~USER_BITS) == Damage.USER_DEFINED)
+    return np.where(fine, 0, damage).astype(damage.dtype) if fine.any() else damage
 
 
 def _kind_names(blocks: PayloadBlocks, key: int, row: int, block: int) -> tuple[Names, Problem | None]:

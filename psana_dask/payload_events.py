@@ -22,7 +22,7 @@ from psana_dask.readers.compression import decompress
 from psana_dask.readers.records import View
 from psana_dask.readers.tables.panels import Panels
 from psana_dask.readers.xtc_fields import Column, columns_of, frame_of, read_column
-from psana_dask.readers.xtc_layout import COMPRESSED, Damage
+from psana_dask.readers.xtc_layout import COMPRESSED, EBEAM, USER_BITS, Damage
 from psana_dask.readers.xtc_pieces import Piece, piece_of
 from psana_dask.readers.xtc_values import Ragged
 from psana_dask.recording import Recording
@@ -32,11 +32,6 @@ Bools = npt.NDArray[np.bool_]
 
 TILE_BYTES = 64 * 2**20
 """Whole payloads are read and decoded this many bytes at a time."""
-
-EBEAM = 15
-"""Type whose payloads count although their user bits are set: psana's rule."""
-
-USER_BITS = np.uint32(0xFF000000)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 Configuration, transitions and slow updates come along, so the result is a run that this
 package and the facility's own tools read. Where the run has several files, so has the result:
 in a folder, under the names that they had, which are those that the parts announce.
-LCLS-1 carries EPICS updates in events: those of events that are left out are left out, too.
+LCLS-1 carries EPICS updates in events: those of events that are left out go into the next one that
+is kept (`updates`).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import numpy.typing as npt
 
 from psana_dask.errors import ExportError
 from psana_dask.export.plan import replace
+from psana_dask.export.updates import carried_updates, with_updates
 from psana_dask.model import Service, StreamIndex
 
 if TYPE_CHECKING:
@@ -98,17 +101,18 @@ def streams_of(run: Run, names: Sequence[str]) -> list[int]:
 
 def _write(run: Run, positions: Sequence[int], path: Path) -> list[str]:
     """Write the files of the streams into a folder, and return their names; none where it is one file."""
-    copies = [
-        (index.parts[part], index, mine)
-        for index, rows in ((run._recording.streams[k], np.flatnonzero(_kept(run, k))) for k in positions)
-        for part in np.unique(index["part"][rows])
-        if len(mine := rows[index["part"][rows] == part])
-    ]
+    carried = carried_updates(run, positions)
+    copies = []
+    for k in positions:
+        index, rows = run._recording.streams[k], np.flatnonzero(_kept(run, k))
+        extra = {row: leaves for (stream, row), leaves in carried.items() if stream == k}
+        parts = index["part"][rows]
+        copies += [(index.parts[part], index, rows[parts == part], extra) for part in np.unique(parts)]
     if len(copies) == 1:
         _copy(*copies[0], path)
         return []
     path.mkdir()
-    names = [Path(source).name.removesuffix(".inprogress") for source, _, _ in copies]
+    names = [Path(source).name.removesuffix(".inprogress") for source, *_ in copies]
     for name, copy in zip(names, copies, strict=True):
         _copy(*copy, path / name)
     return names
@@ -132,17 +136,27 @@ def _kept(run: Run, position: int) -> Bools:
     return kept
 
 
-def _copy(path: str, index: StreamIndex, rows: npt.NDArray[np.int64], target: Path) -> None:
-    """Copy datagrams of one part, one after the other in the order of the stream."""
+def _copy(
+    path: str, index: StreamIndex, rows: npt.NDArray[np.int64], extra: Mapping[int, bytes], target: Path
+) -> None:
+    """Copy datagrams of one part, one after the other in the order of the stream; some get more blocks."""
+    cut = np.flatnonzero(np.isin(rows, list(extra)))
     with open(path, "rb", buffering=0) as source, open(target, "wb") as out:
-        for start, stop in _extents(index, rows):
-            _copy_bytes(source, out, start, stop)
+        for first, last in itertools.pairwise([0, *np.sort(np.r_[cut, cut + 1]).tolist(), len(rows)]):
+            here = rows[first:last]
+            if len(here) == 1 and int(here[0]) in extra:
+                out.write(with_updates(index, int(here[0]), extra[int(here[0])]))
+                continue
+            for start, stop in _extents(index, here):
+                _copy_bytes(source, out, start, stop)
         out.flush()
         os.fsync(out.fileno())
 
 
 def _extents(index: StreamIndex, rows: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return first and last byte (exclusive) of neighbours that are copied together."""
+    if not len(rows):
+        return []
     starts = index["offset"][rows].astype(np.int64)
     stops = starts + index["size"][rows]
     cut = np.flatnonzero(starts[1:] != stops[:-1]) + 1

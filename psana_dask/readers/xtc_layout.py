@@ -46,6 +46,13 @@ COMPRESSED = 1 << 31
 """Bit of `contains`: the payload is compressed (see `compression`)."""
 
 ID_XTC, ID_EPICS, ID_EVR_DATA = 1, 13, 19
+
+EBEAM = 15
+"""Type whose payloads count although their user bits are set: psana's rule."""
+
+USER_BITS = np.uint32(0xFF000000)
+"""Bits of a damage word that are the user's."""
+
 TYPE_COUNT = 124
 
 

@@ -35,8 +35,7 @@ def check_same(expected, found):
             assert not len(other.data_vars) or not found[name].presence
             continue
         xr.testing.assert_equal(one[sorted(other.data_vars)], other)
-    if expected.format == "xtc2":  # LCLS-1 has EPICS updates in events, also in those that are left out
-        xr.testing.assert_equal(expected.epics.at(), found.epics.at())
+    xr.testing.assert_equal(expected.epics.at(), found.epics.at())
 
 
 def test_damage_missing_pieces_and_parts(rich_run, tmp_path):
