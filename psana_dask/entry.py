@@ -38,18 +38,25 @@ def open_source(source: Source, run: int | None = None, **options: Any) -> Run |
     >>> run = psana_dask.open("exp=xpptut15:run=54")
     >>> stream = psana_dask.open("shmem://TAG", calib="calib", policy="latest")
     """
-    if _is_stream(source):
+    if is_stream(source):
         from psana_dask.stream import open_stream
 
         if run is not None:
             raise ValueError("a stream has no run= to choose: it delivers the run that is taken")
-        return open_stream(source, **options)  # type: ignore[arg-type]  # `_is_stream` made sure
+        return open_stream(source, **options)  # type: ignore[arg-type]  # `is_stream` made sure
     if isinstance(source, str) and source.startswith("live:"):
         return open_run(source.removeprefix("live:"), run, live=True, **options)
     return open_run(source, run, **options)
 
 
-def _is_stream(source: Source) -> bool:
+def is_stream(source: Any) -> bool:
+    """Return whether a source, or each of a list, is named as a stream.
+
+    Raises
+    ------
+    ValueError
+        Streams and files in one list.
+    """
     several = [source] if isinstance(source, str) else source if isinstance(source, list | tuple) else []
     kinds = [isinstance(each, str) and each.startswith(STREAMS) for each in several]
     if any(kinds) and not all(kinds):

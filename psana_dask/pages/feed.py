@@ -21,8 +21,8 @@ from psana_dask.errors import ReadError
 from psana_dask.pages.following import Following
 from psana_dask.pages.shown import RAW_IF_NEED_BE, Shown, shown_of
 from psana_dask.reductions.calls import Choices, labelled_dataset
+from psana_dask.stream.batches import BATCH, Counters
 from psana_dask.stream.running import Running
-from psana_dask.stream.stream import Counters
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -189,6 +189,8 @@ class Feed:
     events : Following
     names : iterable of names
         See `shown_of`.
+    title : str
+        Where the events come from, for people.
     kept : int
         Events whose numbers are kept.
     means : bool
@@ -203,6 +205,7 @@ class Feed:
         self,
         events: Following,
         names: Iterable[Any],
+        title: str = "",
         *,
         kept: int = KEPT_EVENTS,
         means: bool = True,
@@ -210,7 +213,7 @@ class Feed:
         half_life: float | None = None,
     ) -> None:
         self.names = list(names)
-        self.title = events.title
+        self.title = title
         self.error: BaseException | None = None
         self.ended = False
         self.means, self._window, self._kept = means, window, kept
@@ -290,7 +293,7 @@ class Feed:
     # ---- the thread ---------------------------------------------------------------------------
     def _read(self) -> None:
         try:
-            for run in self._events.batches():
+            for run in self._events.runs(BATCH, None):
                 self._take(run._view)
         except BaseException as error:
             self.error = error

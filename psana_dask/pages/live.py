@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psana_dask.errors import MissingLibrary
 from psana_dask.pages.feed import Feed
 from psana_dask.pages.serving import LOOPBACK, PageServer, serve
-from psana_dask.stream.stream import Counters
+from psana_dask.stream.batches import Counters, checked
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -150,29 +150,35 @@ def begin(
         from psana_dask.pages.monitor import Choices
     except ImportError:
         raise MissingLibrary.of("panel", "plot", "live plots") from None
-    from psana_dask.pages.following import following, named
+    from psana_dask.pages.following import following, titled
 
+    if policy is not None:
+        checked(policy)
     opened = _opened(source, policy, dict(options))
     live = bool(options.get("live")) or str(source).startswith("live:")
     events = following(opened, policy, rate, live)
     listed = [names] if isinstance(names, str | tuple) or not hasattr(names, "__iter__") else list(names)
     _check(opened, listed)
-    title = look.get("title") or f"psana_dask: {source if isinstance(source, str) else named(opened)}"
-    return Live(Feed(events, listed, **accumulate), Choices(**{**look, "title": title}))
+    where = titled(opened, events)
+    name = source if isinstance(source, str) else where.partition(",")[0]
+    title = look.get("title") or f"psana_dask: {name}"
+    return Live(Feed(events, listed, where, **accumulate), Choices(**{**look, "title": title}))
 
 
 def _opened(source: Any, policy: str | None, options: dict[str, Any]) -> Any:
     """Open a source, unless it is open."""
     import psana_dask
+    from psana_dask.entry import is_stream
     from psana_dask.run import Run
-    from psana_dask.stream.stream import Stream
+    from psana_dask.stream import Stream
 
     if isinstance(source, Run | Stream):
         if options:
             raise TypeError(f"{', '.join(options)}: for a source that is opened here, and this one is open")
         return source
-    if isinstance(source, str) and source.startswith(("shmem://", "tcp://")):
-        return psana_dask.open(source, policy=policy or "latest", **options)
+    if is_stream(source):
+        replayed = str(source).startswith("replay://")
+        return psana_dask.open(source, policy=policy or ("complete" if replayed else "latest"), **options)
     return psana_dask.open(source, **options)
 
 

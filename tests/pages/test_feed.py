@@ -3,6 +3,7 @@
 import threading
 import time
 import warnings
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import psana_dask
 from psana_dask import simulate
 from psana_dask.errors import NameNotFound, ReadError
 from psana_dask.pages.feed import Feed
-from psana_dask.pages.following import LiveEvents, ReplayedEvents, following
+from psana_dask.pages.following import AsTaken, due_times, following
 from psana_dask.pages.framing import mosaic, picture_from
 from psana_dask.pages.thinning import block_means
 from psana_dask.simulate import Detector, RunSpec
+from psana_dask.stream.followed import LiveRun
 from psana_dask.stream.replay import moments
 from psana_dask.stream.sending import Sender, serve
 
@@ -24,8 +26,8 @@ FAST = 1e6  # events a second: as fast as they are taken
 
 def finished(events, names, **choices):
     feed = Feed(events, names, **choices).start()
-    deadline = time.monotonic() + 120
-    while not feed.ended and time.monotonic() < deadline:
+    deadline = monotonic() + 120
+    while not feed.ended and monotonic() < deadline:
         time.sleep(0.01)
     assert feed.ended
     return feed
@@ -101,7 +103,7 @@ def test_without_means_there_are_none(plain_run):
 
 
 def test_a_window_of_means(plain_run):
-    feed = finished(ReplayedEvents(plain_run, "complete", 3000.0), ["cam.raw"], window=20)
+    feed = finished(following(plain_run, "complete", 3000.0), ["cam.raw"], window=20)
     mean = feed.snapshot.mean("cam_raw")
     last = int(mean.cam_events)
     assert 20 <= last < 100
@@ -110,7 +112,7 @@ def test_a_window_of_means(plain_run):
 
 
 def test_means_begin_anew(plain_run):
-    feed = Feed(ReplayedEvents(plain_run, "complete", 200.0), ["cam.raw"]).start()
+    feed = Feed(following(plain_run, "complete", 200.0), ["cam.raw"]).start()
     feed.newer(3, 60)
     feed.restart()
     while not feed.ended:
@@ -136,7 +138,7 @@ class Slow:
 
 def test_a_slow_reader_drops_and_counts_only_under_latest(plain_run):
     for policy in ("latest", "complete"):
-        feed = Feed(ReplayedEvents(plain_run.isel(slice(0, 100)), policy, 1e5), ["gmd"], means=False)
+        feed = Feed(following(plain_run, policy, 1e5), ["gmd"], means=False)
         Slow(feed)
         feed.start()
         while not feed.ended:
@@ -147,6 +149,21 @@ def test_a_slow_reader_drops_and_counts_only_under_latest(plain_run):
         assert (c.dropped > 0) == (policy == "latest")
         assert len(feed.snapshot.numbers.time) == c.processed
         assert feed.snapshot.view.time[-1] == plain_run.events.time.values[-1]
+
+
+def test_a_replay_goes_at_the_pace_the_run_was_taken_with_short_pauses():
+    time = np.array([0, 10, 20, 60_000, 60_010], "M8[ms]").astype("M8[ns]")
+    np.testing.assert_allclose(due_times(time), [0, 0.01, 0.02, 1.02, 1.03], rtol=1e-12)
+    assert due_times(time[:0]).size == 0
+
+
+def test_a_replay_as_taken(plain_run):
+    events = following(plain_run)
+    assert isinstance(events, AsTaken)
+    began = monotonic()
+    feed = finished(events, ["gmd"], means=False)
+    assert feed.counters.processed == 100
+    assert monotonic() - began > 99 / 120  # never faster than it was taken
 
 
 def test_a_run_that_is_being_written(tmp_path):
@@ -161,15 +178,15 @@ def test_a_run_that_is_being_written(tmp_path):
     growing.write_bytes(content[: len(content) * 3 // 4])
     run = psana_dask.open(live, live=True)
     events = following(run)
-    assert isinstance(events, LiveEvents)
+    assert isinstance(events, LiveRun)
     feed = Feed(events, ["gmd"]).start()
     first = feed.newer(0, 60)
     assert 0 < len(first.numbers.time) < 300
     with growing.open("ab") as file:
         file.write(content[len(content) * 3 // 4 :])
     growing.rename(live / files[0].name)
-    deadline = time.monotonic() + 60
-    while not feed.ended and time.monotonic() < deadline:
+    deadline = monotonic() + 60
+    while not feed.ended and monotonic() < deadline:
         time.sleep(0.02)
     assert feed.error is None
     assert len(feed.snapshot.numbers.time) == feed.counters.processed
@@ -202,11 +219,11 @@ def test_an_error_of_the_reader_is_kept(plain_run):
 
 
 def test_closing_ends_the_thread(plain_run):
-    feed = Feed(ReplayedEvents(plain_run, "complete", 1.0), ["gmd"]).start()
+    feed = Feed(following(plain_run, "complete", 1.0), ["gmd"]).start()
     assert feed.newer(0, 60) is not None
-    began = time.monotonic()
+    began = monotonic()
     feed.close()
-    assert time.monotonic() - began < 5
+    assert monotonic() - began < 5
     assert feed.ended
 
 
@@ -215,7 +232,7 @@ def test_live_says_at_once_that_a_name_is_wrong(plain_run):
         psana_dask.plot.live(plain_run, ["camm"])
     with pytest.raises(TypeError, match="calib: for a source that is opened here"):
         psana_dask.plot.live(plain_run, ["cam"], calib="x")
-    with pytest.raises(ValueError, match="use complete or latest"):
+    with pytest.raises(ValueError, match="'newest': use"):
         psana_dask.plot.live(plain_run, ["cam"], policy="newest")
 
 

@@ -17,7 +17,7 @@ from psana_dask.simulate import Detector, RunSpec
 pn = pytest.importorskip("panel")
 
 from psana_dask.errors import PageError  # noqa: E402
-from psana_dask.pages.following import ReplayedEvents  # noqa: E402
+from psana_dask.stream.followed import ClosedRun  # noqa: E402
 from psana_dask.stream.replay import moments  # noqa: E402
 from psana_dask.stream.sending import Sender, serve  # noqa: E402
 
@@ -196,10 +196,10 @@ def test_what_is_dropped_is_seen(page, run, monkeypatch):
 
 
 def test_errors_are_shown_and_not_swallowed(page, run, monkeypatch, shot):
-    whole = ReplayedEvents.batches
+    whole = ClosedRun.runs
 
-    def torn(self):
-        for number, batch in enumerate(whole(self)):
+    def torn(self, *how):
+        for number, batch in enumerate(whole(self, *how)):
             if number == 5:
                 raise OSError("the file <vanished>")
             yield batch
@@ -207,7 +207,7 @@ def test_errors_are_shown_and_not_swallowed(page, run, monkeypatch, shot):
     def wrong(ds):
         return ds.nothing
 
-    monkeypatch.setattr(ReplayedEvents, "batches", torn)
+    monkeypatch.setattr(ClosedRun, "runs", torn)
     with psana_dask.plot.live(run, ["cam.raw"], plots=[wrong], rate=30) as live:
         page.goto(live.url)
         page.get_by_text("wrong: AttributeError: 'Dataset' object has no attribute 'nothing'").wait_for()
