@@ -10,9 +10,8 @@ import click
 
 from psana_dask.opening import open_run
 from psana_dask.plot import save_picture
-from psana_dask.progress import ComputeProgress
 from psana_dask.run import Run
-from psana_dask.simulate.runs import DEMO_FRAMES, demo_run
+from psana_dask.simulate.runs import DEMO_FRAMES, demo_spec, write
 
 
 def run_demo(events: int, output: str, form: str = "xtc2") -> None:
@@ -29,9 +28,9 @@ def run_demo(events: int, output: str, form: str = "xtc2") -> None:
     name = DEMO_FRAMES[form]
     with tempfile.TemporaryDirectory(prefix="psana_dask_demo_") as folder:
         click.echo(f"simulating {events} events ...")
-        demo_run(folder, events, format=form)
+        truth = write(demo_spec(events, format=form), folder)
         _say("run = psana_dask.open(folder)")
-        run = open_run(folder)
+        run = open_run(folder, calib=truth.calib)
         click.echo(repr(run))
         _jump(run, name)
         _mean(run, name, output)
@@ -49,12 +48,10 @@ def _jump(run: Run, name: str) -> None:
 
 
 def _mean(run: Run, name: str, output: str) -> None:
-    """Average all frames in parallel, missing panels left out, and draw the result."""
-    _say(f'mean = run.{name}.raw.psana.masked().mean("time").compute()')
-    raw = run[name, "raw"]
-    with ComputeProgress("mean image"):
-        mean = raw.psana.masked().mean("time", keep_attrs=True).compute()
-    save_picture(mean, output, f"mean of {raw.sizes['time']} events of {raw.name}")
+    """Average the images of all events in parallel, missing panels left out, and draw the result."""
+    _say(f'mean = run.mean("{name}.image")')
+    mean = run.mean(f"{name}.image").assign_attrs(units="photons")
+    save_picture(mean, output, f"mean of {len(run)} events of {name}")
     click.echo(f"wrote {Path(output).resolve()}")
 
 

@@ -1,0 +1,63 @@
+"""How the pages become a site: ``python -m sphinx -W -b html docs build/docs``.
+
+The tutorial is made of the notebooks. They are not run here: the tests do that, and leave what they ran in
+``$CI_ARTEFACTS/notebooks``; ``PSANA_DASK_NOTEBOOKS`` names another folder. Without, pages have no outputs.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import psana_dask
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+project = "psana_dask"
+author = "The psana_dask developers"
+copyright = author
+version = release = psana_dask.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+nb_render_text_lexer = "none"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "psana_dask"
+html_show_sourcelink = False
+html_static_path = ["_static"]
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "navbar_end": ["theme-switcher"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say it in words
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+default_role = "py:obj"
+suppress_warnings = ["ref.python"]  # a name in backticks that several classes have
+python_maximum_signature_line_length = 100
+
+
+def _notebooks() -> Path:
+    """Return the folder of the notebooks, with outputs where there are any."""
+    named = os.environ.get("PSANA_DASK_NOTEBOOKS")
+    ran = Path(os.environ.get("CI_ARTEFACTS", ROOT / "artefacts")) / "notebooks"
+    return Path(named) if named else ran if ran.is_dir() else ROOT / "notebooks"
+
+
+def _copy_notebooks() -> None:
+    """Put the notebooks where the pages are: those with outputs, else those without."""
+    (HERE / "tutorial").mkdir(exist_ok=True)
+    for plain in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        with_outputs = _notebooks() / plain.name
+        shutil.copy(with_outputs if with_outputs.exists() else plain, HERE / "tutorial" / plain.name)
+
+
+_copy_notebooks()
