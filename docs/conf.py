@@ -27,7 +27,6 @@ nb_render_text_lexer = "none"
 html_theme = "pydata_sphinx_theme"
 html_title = "psana_dask"
 html_show_sourcelink = False
-html_static_path = ["_static"]
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
