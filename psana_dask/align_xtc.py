@@ -22,7 +22,10 @@ Ints = npt.NDArray[np.int64]
 
 
 def build_events(
-    streams: Sequence[StreamIndex], runs: Sequence[tuple[int, ...] | None], files: Sequence[str]
+    streams: Sequence[StreamIndex],
+    runs: Sequence[tuple[int, ...] | None],
+    files: Sequence[str],
+    first: Sequence[int] | None = None,
 ) -> EventTable:
     """Join the streams of a run.
 
@@ -34,13 +37,17 @@ def build_events(
         For each stream, which of the runs in it; None for all.
     files : sequence of str
         What problems call each stream.
+    first : sequence of int, optional
+        Rows of each stream from which on datagrams are joined; all by default.
 
     Returns
     -------
     EventTable
         Every event, in time order.
     """
+    begin = [0] * len(streams) if first is None else first
     own = [_rows_of(stream, which) for stream, which in zip(streams, runs, strict=True)]
+    own = [rows[np.searchsorted(rows, row) :] for rows, row in zip(own, begin, strict=True)]
     order = merge_order([_mergeable(stream, rows) for stream, rows in zip(streams, own, strict=True)])
     table, problems = _event_rows(streams, own, order, files)
     leading = _leading(streams, table)

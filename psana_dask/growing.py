@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.align import build_events, event_rows
+from psana_dask.align_xtc import build_events as build_xtc_events
 from psana_dask.errors import ReadError, TruncatedError, UnknownFormat
 from psana_dask.files import RunFiles, StreamFiles
 from psana_dask.index import FORMATS as SCANS
 from psana_dask.index import StreamScan, format_of, run_and_step
 from psana_dask.model import EventTable, Problem, Service, StreamIndex
-from psana_dask.recording import FORMATS, Recording, adopt, choose_runs
+from psana_dask.recording import Recording, adopt, choose_runs
 from psana_dask.sources import GROWING, LENGTHS, FileSource
 
 Ints = npt.NDArray[np.int64]
@@ -38,6 +39,10 @@ SETTLED = 3.0
 
 HELD_BACK = {"xtc2": 0, "xtc": 20}
 """Datagrams at the end of a stream that may still be overtaken: psana sorts LCLS-1 within such a window."""
+
+
+CONTEXT = 128
+"""Datagrams of LCLS-1 that are joined again with those that are new: several windows of its merger."""
 
 
 class GrowingStream:
@@ -266,6 +271,7 @@ class GrowingRun:
         self._problems: dict[tuple[str, int], Problem] = {}
         self._name = uuid.uuid4().hex
         self._polls = 0
+        self._given = FIRST_TIME
 
     def poll(self) -> bool:
         """Look at the files; tell whether more events are complete."""
@@ -327,6 +333,7 @@ class GrowingRun:
             self._note(problem)
         self._events.extend(found)
         self.counts.events += len(found)
+        self._given = watermark
         return len(found) > 0
 
     def _ordered(self) -> list[GrowingStream]:
@@ -343,7 +350,8 @@ class GrowingRun:
                 own = event_rows(index, runs)
                 rows.append(own[~seen[own] & (index["time"][own] < watermark)])
             return build_events(indexed, rows, files)
-        table = FORMATS[indexed[0].format].events(indexed, self._runs, files)
+        first = None if watermark == LAST_TIME else [self._context(i) for i in indexed]
+        table = build_xtc_events(indexed, self._runs, files, first)
         keep = table.time < watermark
         for seen, own in zip(self._seen, table.rows, strict=True):
             keep &= ~((own >= 0) & seen[own])
@@ -351,6 +359,11 @@ class GrowingRun:
         return EventTable(
             table.time[keep], table.timestamp[keep], table.step[keep], table.rows[:, keep], problems
         )
+
+    def _context(self, index: StreamIndex) -> int:
+        """Return from which row on datagrams are joined: those that were not, and some before them."""
+        later = np.flatnonzero(index["time"] >= self._given)
+        return max(0, (int(later[0]) if len(later) else len(index)) - CONTEXT)
 
     def _on_time(self, found: EventTable) -> EventTable:
         """Leave out parts of events that were given out already."""

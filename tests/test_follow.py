@@ -292,3 +292,35 @@ def test_a_closed_run_can_be_followed(closed):
         warnings.simplefilter("error")
         batches = list(closed.follow(batch=16))
     assert sum(b.sizes["time"] for b in batches) == len(closed)
+
+
+def test_events_of_lcls1_are_extended_not_joined_again(tmp_path, monkeypatch):
+    """Joining what is new costs no more the longer the run is, and gives the events of the closed run."""
+    detectors = tuple(d for d in simulate.runs.DEMO_DETECTORS["xtc"] if d.name in ("evr0", "ebeam", "ipm2"))
+    recorder = simulate.Detector(name="opal", kind="camera", stream=80, every=2, shape=(8, 8))
+    folder = simulate.demo_run(tmp_path / "closed", 1200, format="xtc", detectors=(*detectors, recorder))
+    closed = psana_dask.open(folder)
+    (tmp_path / "live").mkdir()
+    replay, joined = Replay(closed, tmp_path / "live"), []
+    build = growing_module.build_xtc_events
+
+    def noted(streams, runs, files, first=None):
+        joined.append(sum(len(s) for s in streams) - sum(first or [0]))
+        return build(streams, runs, files, first)
+
+    monkeypatch.setattr(growing_module, "build_xtc_events", noted)
+    growing = growing_of(replay)
+    sizes = [len(stream[0][1]) // 20 + 1 for stream in replay.streams]
+    for _ in range(20):
+        for number, size in enumerate(sizes):
+            if not replay.done(number):
+                replay.write(number, size)
+        growing.poll()
+    replay.finish()
+    growing.poll()
+    growing.finish()
+    events, want = growing.recording().events, closed._recording.events
+    for name in ("time", "timestamp", "step", "rows"):
+        assert np.array_equal(getattr(events, name), getattr(want, name)), name
+    assert len(joined) > 15
+    assert max(joined[8:-3]) < 3 * growing_module.CONTEXT * len(sizes)
