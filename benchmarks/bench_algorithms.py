@@ -9,33 +9,18 @@ its figure is wall time, and so is that of the integration beside it.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
+from copies import Case, arguments, measure, show
 
 from psana_dask import algorithms, geometry
 from psana_dask.algorithms.positions import HC
 
 ENERGY = 9500.0
 PIXEL = 75e-6
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the result: what is timed, per how many frames, and the limits in copies."""
-
-    name: str
-    frames: int
-    required: float | None
-    reach: float | None
-    run: Callable[[int], object]  # takes the number of the call
-    clock: Callable[[], float] = time.thread_time
 
 
 def jungfrau() -> tuple[algorithms.Positions, np.ndarray]:
@@ -72,15 +57,19 @@ def profile_cases(where: algorithms.Positions, frames: np.ndarray) -> Iterator[C
     table = algorithms.prepare_azimuthal(where, bins=1000, energy=ENERGY)
     moving = algorithms.prepare_azimuthal(where, bins=1000, span=(0.1, 3.0))
     stack = np.concatenate([frames] * 4)
-    wall = time.perf_counter
-    yield Case("azimuthal, one frame", 1, None, None,
-               lambda call: algorithms.integrate(frames[call % 4], table), wall)
-    yield Case("azimuthal, 16 frames", 16, None, None, lambda _: algorithms.integrate(stack, table), wall)
-    yield Case("azimuthal, an energy per event", 1, None, None,
-               lambda call: algorithms.integrate(frames[call % 4], moving, [ENERGY + call]), wall)
+    calls = {
+        "azimuthal, one frame": (1, lambda call: algorithms.integrate(frames[call % 4], table)),
+        "azimuthal, 16 frames": (16, lambda _: algorithms.integrate(stack, table)),
+        "azimuthal, an energy per event": (
+            1, lambda call: algorithms.integrate(frames[call % 4], moving, [ENERGY + call])
+        ),
+    }  # fmt: skip
     theirs = pyfai(frames.shape[1:])
     if theirs is not None:
-        yield Case("pyFAI, csr, no splitting", 1, None, None, lambda call: theirs(frames[call % 4]), wall)
+        calls["pyFAI, csr, no splitting, one frame"] = (1, lambda call: theirs(frames[call % 4]))
+        calls["pyFAI, csr, no splitting, 16 frames"] = (16, lambda _: [theirs(frame) for frame in stack])
+    for name, (count, run) in calls.items():
+        yield Case(name, count, None, None, run, time.perf_counter)
 
 
 def pyfai(shape: tuple[int, ...]) -> Callable[[np.ndarray], object] | None:
@@ -103,48 +92,22 @@ def photon_cases(frames: np.ndarray) -> Iterator[Case]:
     sparse = random.normal(0, 1.5, frames.shape).astype(np.float32)
     sparse[random.random(frames.shape) < 0.01] += 30
     yield Case("photons", 1, None, None, lambda call: algorithms.count_photons(sparse[call % 4][None], 30.0))
-    yield Case("droplets, 1 % of the pixels lit", 1, None, None,
-               lambda call: algorithms.find_droplets(sparse[call % 4][None], high=15, low=5, most=100_000))
+    yield Case(
+        "droplets, 1 % of the pixels lit",
+        1,
+        None,
+        None,
+        lambda call: algorithms.find_droplets(sparse[call % 4][None], high=15, low=5, most=100_000),
+    )
     yield Case("lit pixels", 1, None, None, lambda call: algorithms.lit_pixels(sparse[call % 4][None], 15))
 
 
-def measure(case: Case, shape: tuple[int, ...], rounds: int) -> dict[str, object]:
-    """Return the median ratio to a copy of one frame, and the times in ms per frame."""
-    source, target = np.random.default_rng(0).random(shape).astype(np.float32), np.ones(shape, np.float32)
-    runs = {"copy": lambda _: np.copyto(target, source), "case": case.run}
-    for run in runs.values():
-        run(0)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for call in range(1, rounds + 1):
-        for name, run in runs.items():
-            start = case.clock()
-            run(call)
-            times[name].append(case.clock() - start)
-    ratios = [t / case.frames / c for t, c in zip(times["case"], times["copy"], strict=True)]
-    return {
-        "case": case.name, "copies": round(statistics.median(ratios), 2),
-        "required": case.required, "reach": case.reach,
-        "ms": round(statistics.median(times["case"]) / case.frames * 1e3, 2),
-        "copy_ms": round(statistics.median(times["copy"]) * 1e3, 2),
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    arguments = parser.parse_args()
+    given = arguments(__doc__)
     warnings.simplefilter("ignore")  # pyFAI's
     where, frames = jungfrau()
     cases = [*peak_cases(where, frames), *profile_cases(where, frames), *photon_cases(frames)]
-    for case in cases:
-        row = measure(case, where.shape, arguments.rounds)
-        if arguments.json:
-            print(json.dumps(row), flush=True)
-        else:
-            limits = "" if case.required is None else f" (required {case.required}, reach {case.reach})"
-            times = f"{row['ms']} ms, copy {row['copy_ms']} ms"
-            print(f"{row['case']:34s} {row['copies']:7.2f} copies{limits}; {times}", flush=True)
+    show((measure(case, where.shape, given.rounds) for case in cases), given.json)
 
 
 if __name__ == "__main__":

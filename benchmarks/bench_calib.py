@@ -9,14 +9,10 @@ every call, so the data are never already corrected.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
+from copies import Case, arguments, measure, show
 
 from psana_dask.calib import gain
 from psana_dask.calib.apply import Tables, apply, prepare
@@ -24,17 +20,6 @@ from psana_dask.calib.detectors import detector
 
 SHARES = (0.0, 0.001, 0.05, 0.3)  # of pixels in a switched gain range
 FRAMES = 16
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the result: what is timed, per how many frames, and the limits."""
-
-    name: str
-    frames: int
-    required: float
-    reach: float
-    run: Callable[[int], object]  # takes the number of the call
 
 
 def jungfrau(share: float, panels: int = 8) -> tuple[np.ndarray, dict]:
@@ -111,48 +96,13 @@ def all_cases():
     yield Case("ePix10ka 2M, common mode columns", 1, 15, 8, one_by_one(raw, tables, out))
 
 
-def seconds(run: Callable[[int], object], call: int) -> float:
-    """CPU time of the one thread that works: time given to other programs does not count."""
-    start = time.thread_time()
-    run(call)
-    return time.thread_time() - start
-
-
-def measure(case: Case, shape: tuple[int, ...], rounds: int) -> dict[str, object]:
-    """Return the median ratio to a copy of one frame, and the times in ms per frame."""
-    source, target = np.random.default_rng(0).random(shape).astype(np.float32), np.ones(shape, np.float32)
-    runs = {"copy": lambda _: np.copyto(target, source), "case": case.run}
-    for run in runs.values():
-        run(0)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for call in range(1, rounds + 1):
-        for name, run in runs.items():
-            times[name].append(seconds(run, call))
-    ratios = [t / case.frames / c for t, c in zip(times["case"], times["copy"], strict=True)]
-    return {
-        "case": case.name, "copies": round(statistics.median(ratios), 2),
-        "required": case.required, "reach": case.reach,
-        "ms": round(statistics.median(times["case"]) / case.frames * 1e3, 2),
-        "copy_ms": round(statistics.median(times["copy"]) * 1e3, 2),
-    }
-
-
 def frame_shape(name: str) -> tuple[int, ...]:
     return {"J": (8, 512, 1024), "C": (32, 185, 388), "e": (16, 352, 384)}[name[0]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    arguments = parser.parse_args()
-    for case in all_cases():
-        row = measure(case, frame_shape(case.name), arguments.rounds)
-        if arguments.json:
-            print(json.dumps(row), flush=True)
-        else:
-            print(f"{row['case']:55s} {row['copies']:6.2f} copies (required {row['required']}, reach "
-                  f"{row['reach']}); {row['ms']} ms, copy {row['copy_ms']} ms", flush=True)
+    given = arguments(__doc__)
+    show((measure(case, frame_shape(case.name), given.rounds) for case in all_cases()), given.json)
 
 
 if __name__ == "__main__":

@@ -69,25 +69,36 @@ def _photons(frames: Any, good: Any, adu: Any, fraction: Any, out: Any) -> None:
     rest[0], rest[-1], rest[:, 0], rest[:, -1] = -1.0, -1.0, -1.0, -1.0
     for event in range(frames.shape[0]):
         for panel in range(panels):
-            frame, count = frames[event, panel], out[event, panel]
+            count = out[event, panel]
             for r in range(rows):
-                for c in range(cols):
-                    v = frame[r, c] / adu
-                    v = v if good[panel, r, c] and v > 0 else np.float32(0.0)
-                    whole = np.floor(v)
-                    count[r, c] = np.uint16(min(whole, np.float32(65534.0)))
-                    rest[r + 1, c + 1] = v - whole
-                    free[r + 1, c + 1] = True
+                _split(frames[event, panel, r], good[panel, r], adu, count[r], rest[r + 1, 1:-1])
+            free[1:-1, 1:-1] = True
             _join_all(rest, free, fraction, count)
+
+
+@njit()
+def _split(row: Any, good: Any, adu: Any, count: Any, rest: Any) -> None:
+    """Split the values of a row into whole photons and the rest (a loop without branches)."""
+    nothing, most = np.float32(0.0), np.float32(65534.0)
+    for i in range(row.size):
+        c = np.uint64(i)
+        v = row[c] / adu
+        v = v if good[c] and v > nothing else nothing
+        whole = np.floor(v)
+        count[c] = np.uint16(np.int32(whole if whole < most else most))
+        rest[c] = v - whole
 
 
 @njit()
 def _join_all(rest: Any, free: Any, fraction: Any, count: Any) -> None:
     """Join the rests of the inner pixels, then of the borders: left, right, top, bottom, corners."""
     rows, cols = count.shape
+    half = np.float32(0.5)
     for r in range(1, rows - 1):
+        line = rest[r + 1]
         for c in range(1, cols - 1):
-            _join(rest, free, fraction, count, r, c)
+            if line[np.uint64(c + 1)] >= half:
+                _join(rest, free, fraction, count, r, c)
     for r in range(1, rows - 1):
         _join(rest, free, fraction, count, r, 0)
     for r in range(1, rows - 1):
