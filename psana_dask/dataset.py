@@ -31,11 +31,10 @@ from psana_dask.pipeline import (
     lazy_arrays,
 )
 from psana_dask.recording import Recording
+from psana_dask.stacking import Part, flat
 
 if TYPE_CHECKING:
     import xarray as xr
-
-FRAME_DIMS = ("panel", "row", "col")
 
 
 class Kept(dict[Any, Any]):
@@ -350,25 +349,6 @@ def detector_dataset(
     return xr.Dataset(part.data, coords, {"detector": entry.name, "det_type": entry.det_type})
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """What one detector gives to a Dataset, but for the coordinates of events.
-
-    Parameters
-    ----------
-    data, coords : dict of str to xarray.Variable
-    """
-
-    data: dict[str, xr.Variable]
-    coords: dict[str, xr.Variable]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Length of each dimension."""
-        both = (*self.data.values(), *self.coords.values())
-        return {str(d): n for v in both for d, n in zip(v.dims, v.shape, strict=True)}
-
-
 def _part(view: View, entry: Entry, chunks: Any, fields: Sequence[str] | None) -> Part:
     variables = detector_variables(view, entry, fields, chunks)
     coords = _panel_coords(view, entry, variables) | _positions(view, entry, variables)
@@ -378,9 +358,7 @@ def _part(view: View, entry: Entry, chunks: Any, fields: Sequence[str] | None) -
     return Part({name: v for name, v in variables.items() if name not in coords}, coords)
 
 
-def _panel_coords(
-    view: View, entry: Entry, variables: Mapping[str, xr.Variable]
-) -> dict[str, xr.Variable]:
+def _panel_coords(view: View, entry: Entry, variables: Mapping[str, xr.Variable]) -> dict[str, xr.Variable]:
     import xarray as xr
 
     if not any("panel" in v.dims for v in variables.values()):
@@ -401,7 +379,13 @@ def _positions(view: View, entry: Entry, variables: Mapping[str, xr.Variable]) -
 
 
 def run_dataset(
-    view: View, names: Names, join: str | None, chunks: Any, *, absent_too: bool = False
+    view: View,
+    names: Names,
+    join: str | None,
+    chunks: Any,
+    *,
+    absent_too: bool = False,
+    own_dims: bool = False,
 ) -> xr.Dataset:
     """Return several detectors as one flat Dataset; variables are ``<detector>_<field>``.
 
@@ -414,6 +398,8 @@ def run_dataset(
     chunks : "auto", mapping or None
     absent_too : bool
         Keep detectors that none of these events has, if any event of the run has them.
+    own_dims : bool
+        Put the detector's name in front of panel, row and col also where no two detectors disagree.
     """
     import xarray as xr
 
@@ -429,12 +415,9 @@ def run_dataset(
     before = len(view.choice)
     if join == "inner":
         view = replace(view, choice=common_events(view, chosen))
-    parts = {
-        d: _part(view, view.entries[d], _own_chunks(chunks, d), fields)
-        for d, fields in chosen.items()
-    }
+    parts = {d: _part(view, view.entries[d], _own_chunks(chunks, d), fields) for d, fields in chosen.items()}
     _check_chunks(chunks, parts)
-    variables, coords = _flat(parts)
+    variables, coords = flat(parts, own_dims)
     attrs = run_attrs(view) | {"join": join, "dropped_events": before - len(view.choice)}
     if absent:
         attrs["absent_detectors"] = absent
@@ -478,34 +461,6 @@ def common_events(view: View, chosen: Mapping[str, Iterable[str]]) -> Choice:
             target = view.target(channels[main])
             keep &= any_panel(target.reader().present(view.choice.numbers))
     return Choice(view.choice.numbers[keep], view.choice.total)
-
-
-def _flat(parts: Mapping[str, Part]) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
-    """Merge detectors; panel, row and col get the detector's name in front where detectors disagree."""
-    clashing = {d for d in FRAME_DIMS if len({_extent(p, d) for p in parts.values() if d in p.sizes}) > 1}
-    variables: dict[str, xr.Variable] = {}
-    coords: dict[str, Any] = {}
-    owners: dict[str, str] = {}
-    for detector, part in parts.items():
-        rename = {d: f"{detector}_{d}" for d in clashing if d in part.sizes}
-        rename |= {str(d): f"{detector}_{d}" for d in part.sizes if str(d).endswith("_item")}
-        for field, data in (part.data | part.coords).items():
-            own = data._replace(dims=tuple(rename.get(str(d), d) for d in data.dims))
-            if field == "panel":
-                coords[rename.get("panel", "panel")] = own
-                continue
-            name = f"{detector}_{field}"
-            if name in owners:
-                both = f"{owners[name]} and {detector}.{field}"
-                raise ValueError(f"{both} would both be {name}: ask for one of them")
-            owners[name] = f"{detector}.{field}"
-            (coords if field in part.coords else variables)[name] = own
-    return variables, coords
-
-
-def _extent(part: Part, dim: str) -> tuple[int, ...]:
-    """Return what must agree for two detectors to share a dimension."""
-    return tuple(part.coords["panel"].values.tolist()) if dim == "panel" else (part.sizes[dim],)
 
 
 def run_attrs(view: View) -> dict[str, Any]:

@@ -12,11 +12,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from psana_dask.dataset import Names
+from psana_dask.dataset import Names, run_dataset
 from psana_dask.errors import DroppedWarning, NameNotFound, RunNotFound
-from psana_dask.reductions.together import Together, side_by_side
 from psana_dask.run import Run
-from psana_dask.stacking import stacked
+from psana_dask.stacking import plain_dims, stacked
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -111,8 +110,11 @@ class Runs(Sequence[Run]):
             A detector has other frames in one run than in another.
         """
         join = join or ("outer" if names is None else "inner")
-        parts = list(self._each(lambda run: run.dataset(names, join=join, chunks=chunks), names))
-        return stacked(parts)
+        parts = list(
+            self._each(lambda run: run_dataset(run._view, names, join, chunks, own_dims=True), names)
+        )
+        detectors = dict.fromkeys(name for run in self._runs for name in run.detectors)
+        return plain_dims(stacked(parts), detectors)
 
     def dataframe(self, names: Names = None, **choices: Any) -> dd.DataFrame:
         """Return the scalars of all runs as one dask DataFrame, with the column ``run``."""
@@ -185,6 +187,8 @@ class Runs(Sequence[Run]):
         >>> runs.reduce("cspad.image", by=("delay", edges))  # the cube of all runs
         >>> runs.mean("gmd.energy", by=["run", "step"])
         """
+        from psana_dask.reductions.together import Together, side_by_side
+
         apart, rest = _apart(by)
         together = Together.of(what, names)
         alone = apart or len(self) == 1

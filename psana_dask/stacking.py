@@ -1,4 +1,4 @@
-"""Datasets of several runs as one: their events one behind the other.
+"""Datasets made of parts: detectors side by side, and runs one behind the other.
 
 Joins never change a dtype: what a run lacks is 0, NaN, False or '' there, and ``<detector>_present``
 is False.  Keys of events that one run lacks are left out: they are never filled.
@@ -6,7 +6,8 @@ is False.  Keys of events that one run lacks are left out: they are never filled
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,62 @@ from psana_dask.fields import missing_value
 if TYPE_CHECKING:
     import xarray as xr
 
+FRAME_DIMS = ("panel", "row", "col")
 KEYS = ("fiducial", "pulse_id")
 Parts = Sequence[tuple[int, "xr.Dataset"]]
+
+
+# ---- detectors side by side ---------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one detector gives to a Dataset, but for the coordinates of events.
+
+    Parameters
+    ----------
+    data, coords : dict of str to xarray.Variable
+    """
+
+    data: dict[str, xr.Variable]
+    coords: dict[str, xr.Variable]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of each dimension."""
+        both = (*self.data.values(), *self.coords.values())
+        return {str(d): n for v in both for d, n in zip(v.dims, v.shape, strict=True)}
+
+
+def flat(parts: Mapping[str, Part], own_dims: bool) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+    """Merge detectors; panel, row and col get the detector's name in front where detectors disagree."""
+    clashing = {
+        d for d in FRAME_DIMS if own_dims or len({_extent(p, d) for p in parts.values() if d in p.sizes}) > 1
+    }
+    variables: dict[str, xr.Variable] = {}
+    coords: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for detector, part in parts.items():
+        rename = {d: f"{detector}_{d}" for d in clashing if d in part.sizes}
+        rename |= {str(d): f"{detector}_{d}" for d in part.sizes if str(d).endswith("_item")}
+        for field, data in (part.data | part.coords).items():
+            own = data._replace(dims=tuple(rename.get(str(d), d) for d in data.dims))
+            if field == "panel":
+                coords[rename.get("panel", "panel")] = own
+                continue
+            name = f"{detector}_{field}"
+            if name in owners:
+                both = f"{owners[name]} and {detector}.{field}"
+                raise ValueError(f"{both} would both be {name}: ask for one of them")
+            owners[name] = f"{detector}.{field}"
+            (coords if field in part.coords else variables)[name] = own
+    return variables, coords
+
+
+def _extent(part: Part, dim: str) -> tuple[int, ...]:
+    """Return what must agree for two detectors to share a dimension."""
+    return tuple(part.coords["panel"].values.tolist()) if dim == "panel" else (part.sizes[dim],)
+
+
+# ---- runs one behind the other ------------------------------------------------------------------
 
 
 def stacked(parts: Parts) -> xr.Dataset:
@@ -44,6 +99,39 @@ def stacked(parts: Parts) -> xr.Dataset:
     attrs = common_attrs([part.attrs for part in data]) | {"runs": [number for number, _ in parts]}
     inner = {n: v for n, v in made.items() if n not in coords}
     return xr.Dataset(inner, {n: v for n, v in made.items() if n in coords}, attrs)
+
+
+def plain_dims(data: xr.Dataset, detectors: Iterable[str]) -> xr.Dataset:
+    """Return a Dataset in which panel, row and col bear no detector's name where all detectors agree.
+
+    Parameters
+    ----------
+    data : Dataset
+        With ``<detector>_panel``, ...
+    detectors : iterable of str
+    """
+    renamed: dict[str, str] = {}
+    for dim in FRAME_DIMS:
+        own = [name for d in detectors if (name := f"{d}_{dim}") in data.sizes]
+        labels = {tuple(data[n].values.tolist()) if n in data.coords else data.sizes[n] for n in own}
+        if len(labels) == 1:
+            renamed |= dict.fromkeys(own, dim)
+    for variable, dim in [(n, to) for n, to in renamed.items() if n in data.coords]:
+        data = data.drop_vars(variable).assign_coords({dim: (variable, data[variable].values)})
+    return _with_dims(data, renamed)
+
+
+def _with_dims(data: xr.Dataset, renamed: dict[str, str]) -> xr.Dataset:
+    """Return a Dataset with other names of dimensions; several may become one."""
+    import xarray as xr
+
+    def of(variable: xr.Variable) -> xr.Variable:
+        dims = [renamed.get(str(d), d) for d in variable.dims]
+        return xr.Variable(dims, variable.data, variable.attrs)
+
+    made = {n: of(v) for n, v in data.variables.items()}
+    inner = {n: v for n, v in made.items() if n not in data.coords}
+    return xr.Dataset(inner, {n: v for n, v in made.items() if n in data.coords}, data.attrs)
 
 
 def _names(parts: Sequence[xr.Dataset]) -> list[Any]:

@@ -110,11 +110,27 @@ def test_runs_that_lack_a_name_are_left_out_with_a_warning(runs):
         runs.dataset("camm")
 
 
+def test_runs_with_other_detectors_share_dimensions_where_these_agree(runs, tmp_path):
+    jf = Detector(name="jf", kind="jungfrau", segments=2)
+    simulate.write(RunSpec(number=9, events=4, detectors=(GMD, CAM, jf)), tmp_path)
+    simulate.write(RunSpec(number=10, events=3, detectors=(jf,)), tmp_path)
+    both = psana_dask.runs.Runs([runs[0], *psana_dask.open_runs(tmp_path)])
+    data = both.dataset(chunks=None)
+    assert data.cam_raw.dims == ("time", "cam_row", "cam_col")
+    assert data.jf_raw.dims == ("time", "panel", "jf_row", "jf_col")
+    assert data.panel.values.tolist() == [0, 1]
+    assert data.jf_panel_present.values.sum(axis=0).tolist() == [7, 7]
+    np.testing.assert_array_equal(data.cam_raw.values[37:41], both[1].cam.raw.values)
+    np.testing.assert_array_equal(data.jf_raw.values[41:], both[2].jf.raw.values)
+    assert both[1:].dataset("jf.raw").jf_raw.dims == ("time", "panel", "row", "col")
+    assert runs[::2].dataset("cam.raw").cam_raw.dims == ("time", "row", "col")
+
+
 def test_frames_of_another_shape_are_refused(runs, tmp_path):
     other = Detector(name="cam", kind="camera", shape=(6, 9))
     simulate.write(RunSpec(number=9, events=4, detectors=(GMD, other)), tmp_path)
     both = psana_dask.runs.Runs([runs[0], psana_dask.open(tmp_path)])
-    with pytest.raises(ValueError, match=r"cam_raw of run 9 is .*'col': 9.* run 5 .*'col': 8"):
+    with pytest.raises(ValueError, match=r"cam_raw of run 9 is .*'cam_col': 9.* run 5 .*'cam_col': 8"):
         both.dataset()
     with pytest.raises(ValueError, match="run 9 has other pixels along col than run 5"):
         both.mean("cam.raw")
