@@ -22,6 +22,7 @@ from psana_dask.cli.common import dir_option, open_source, run_option, source_ar
 )
 @click.option("--loop", is_flag=True, help="Begin again at the end.")
 @click.option("--wait", default=0.0, help="Seconds before the first event.")
+@click.option("--wait-clients", default=0, help="With --shmem: clients that the first event waits for.")
 @click.option("--clients", default=2, show_default=True, help="With --shmem: how many clients there may be.")
 @click.option("--buffers", default=8, show_default=True, help="With --shmem: buffers for events.")
 def serve(
@@ -34,6 +35,7 @@ def serve(
     pub: bool,
     loop: bool,
     wait: float,
+    wait_clients: int,
     clients: int,
     buffers: int,
 ) -> None:
@@ -51,8 +53,9 @@ def serve(
 
         click.echo(f"serving {opened.experiment} run {opened.number} as shmem://{tag}; Ctrl-C stops")
         sent = serve_run(
-            str(tag), opened._recording, rate, loop=loop, wait=wait, clients=clients, buffers=buffers
-        )
+            str(tag), opened._recording, rate, loop=loop, wait=wait, clients=clients, buffers=buffers,
+            wait_clients=wait_clients,
+        )  # fmt: skip
         click.echo(sent)
 
 

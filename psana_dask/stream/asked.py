@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from psana_dask.analysis.perframe import PerFrame
-from psana_dask.dataset import View
 from psana_dask.reductions.calls import Choices
 from psana_dask.reductions.quantities import Wanted as Names
 from psana_dask.run import Run
@@ -84,7 +83,7 @@ class Selecting:
 
     def __call__(self, run: Run) -> Run:
         """Return the events that fulfil it."""
-        return run.select(condition(self.wanted))
+        return chosen(run, self.wanted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,21 +101,11 @@ class Noting:
 
     def __call__(self, run: Run) -> Run:
         """Note them; return all."""
-        run.select(condition(self.wanted)).save_times(self.path)
+        chosen(run, self.wanted).save_times(self.path)
         return run
 
 
-def condition(wanted: Any) -> Any:
-    """Return what `Run.select` takes."""
-    return Called(wanted) if callable(wanted) and not hasattr(wanted, "mask") else wanted
-
-
-@dataclass(frozen=True)
-class Called:
-    """A selection by a function of the batch, as a condition."""
-
-    function: Callable[[Run], Any]
-
-    def mask(self, view: View) -> Any:
-        """Return which events the function chooses."""
-        return self.function(Run(view))
+def chosen(run: Run, wanted: Any) -> Run:
+    """Return the events of a batch that fulfil a condition, or for which a function of the batch says so."""
+    called = callable(wanted) and not hasattr(wanted, "mask")
+    return run.select(wanted(run) if called else wanted)

@@ -350,6 +350,7 @@ def serve_run(
     buffers: int = 8,
     serial: bool = True,
     patience: float | None = None,
+    wait_clients: int = 0,
 ) -> Served:
     """Serve a run in shared memory; without `rate` events wait for their clients.
 
@@ -367,12 +368,16 @@ def serve_run(
         As of `ShmemServer`.
     patience : float, optional
         Seconds that an event waits for a buffer; 10 without `rate`, else 0.
+    wait_clients : int
+        The first event waits until so many clients have come.
     """
     patience = (0.0 if rate else 10.0) if patience is None else patience
     size = max(int(s["size"].max()) + XTC.itemsize for s in recording.streams) + 4096
     size = size if recording.format == "xtc" else size * len(recording.streams)
     with ShmemServer(tag, recording.format, size, clients=clients, buffers=buffers, serial=serial) as server:
         run = repeated(lambda: moments(recording), None if loop else 1)
+        while server.served.clients < wait_clients:
+            time.sleep(0.01)
         _serve(server, recording.format, run, rate, wait, patience)
         return server.served
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -59,9 +60,9 @@ def open_stream(
         Events that may wait (and at most 256 MB of them).
     timeout : float
         Seconds that the server gets to appear.
-    client : distributed.Client, optional
-        Its workers read: each source on a worker of its machine. The active client by default, if
-        `source` is a list; else this process.
+    client : distributed.Client or str, optional
+        Its workers read: each source on a worker of its machine. The address of a scheduler, or
+        ``"local"``, will do. The active client by default, if `source` is a list; else this process.
     readers : int
         Workers that share each source, with a client.
 
@@ -95,9 +96,18 @@ def open_stream(
 
         client = active_client()
     if client is not None:
-        return Stream(OnWorkers(client, openings))
+        return Stream(OnWorkers(_client(client), openings))
     opened = [opening.batches() for opening in openings]
     return Stream(opened[0] if len(opened) == 1 else Several(opened))
+
+
+def _client(client: Any) -> Any:
+    """Return a client; it stays open where only its address was given."""
+    if not isinstance(client, str):
+        return client
+    from distributed import Client
+
+    return Client() if client == "local" else Client(client)
 
 
 class Stream:
@@ -255,7 +265,7 @@ class Stream:
         ...     show(image)
         >>> psana_dask.open("exp=tstx00117:run=5").select("bright.times")
         """
-        return Stream(self._batches, _steps=(*self._steps, Noting(str(path), wanted)))
+        return Stream(self._batches, _steps=(*self._steps, Noting(os.path.abspath(path), wanted)))
 
     def map(
         self,

@@ -27,7 +27,7 @@ from psana_dask.stream.opened import Opening, same_host
 from psana_dask.stream.received import Received, Shown
 from psana_dask.stream.replay import part_of
 from psana_dask.stream.several import Several
-from psana_dask.stream.taps import Delivery, Refusals
+from psana_dask.stream.taps import Delivery, ListTap, Refusals
 
 Step = Callable[[Run], Run]
 
@@ -217,6 +217,12 @@ def told(name: str) -> Told:
     return session(name).told()
 
 
+def peeked(name: str) -> Delivery | None:
+    """Return the latest batch of a source; waits for the first one."""
+    run = session(name).batches.peek()
+    return None if run is None else Sending()(run)
+
+
 def stopped(name: str) -> None:
     """Take no further batch of a source."""
     if name in _SESSIONS:
@@ -274,7 +280,6 @@ class OnWorkers:
         self._client = client
         self.policy = str(openings[0].options.get("policy", "complete"))
         self._readers: list[Reader] = []
-        self._shown: Batches | None = None
         for opening in openings:
             address = self._place(opening)
             reader = Reader(opening, address, uuid.uuid4().hex, Counters(), Counters())
@@ -323,7 +328,7 @@ class OnWorkers:
             time.sleep(0.002)
             if time.monotonic() > look:
                 look += LOOK_SECONDS
-                if reader.address not in self._client.scheduler_info(n_workers=-1)["workers"]:
+                if reader.address not in self._client.nthreads():
                     future.cancel()
                     raise Lost(reader.address)
         try:
@@ -410,11 +415,11 @@ class OnWorkers:
     # ---- batches in this process --------------------------------------------------------------
     def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
         """Yield micro-batches: their datagrams are sent here."""
-        self._shown = Several([self._brought(reader, batch, timeout) for reader in self._readers])
+        several = Several([self._brought(reader, batch, timeout) for reader in self._readers])
         try:
-            yield from self._shown.runs(batch, None)
+            yield from several.runs(batch, None)
         finally:
-            self._shown.close()
+            several.close()
 
     def _brought(self, reader: Reader, batch: int, timeout: float | None) -> Received:
         options = reader.opening.options
@@ -423,9 +428,18 @@ class OnWorkers:
         return Received(WorkerTap(self, reader), shown, "complete")
 
     def peek(self) -> Run | None:
-        """Return the latest batch; waits for the first one, which is not given out again."""
-        found = None if self._shown is None else self._shown.peek()
-        return found or next(self.runs(64, 120.0), None)
+        """Return the latest batch; waits for the first one, which is given out all the same."""
+        reader = self._readers[0]
+        found = self._answer(reader, self._submit(reader, peeked))
+        if found is None:
+            return None
+        received = Received(
+            ListTap(self.form, [found]), Shown(reader.opening.options.get("calib")), "complete"
+        )
+        try:
+            return received.peek()
+        finally:
+            received.close()
 
     def close(self) -> None:
         """Stop all workers' readers."""
