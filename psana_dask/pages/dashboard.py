@@ -144,7 +144,10 @@ class DashboardPage:
         self.y = w.Select(label="Mean of", width=WIDTH)
         self.x = w.Select(label="over", width=WIDTH)
         self.condition = w.TextInput(
-            label="Only events where", placeholder="evr.has(90, -162)", width=WIDTH, max_length=MOST_CHARACTERS
+            label="Only events where",
+            placeholder="evr.has(90, -162)",
+            width=WIDTH,
+            max_length=MOST_CHARACTERS,
         )
         self.status, self.about, self.problems = (self._pane() for _ in range(3))
         self.quality, self.scan_note = self._pane(), self._pane()
@@ -169,14 +172,18 @@ class DashboardPage:
                    pn.pane.Bokeh(self.plot))  # fmt: skip
         tabs = pn.Tabs(
             ("Contents", self.about), ("Quality", column(self.judge, self.quality)), ("Scan", scan),
-            ("Live", pn.pane.HTML(self._live(), stylesheets=[markup.STYLE], width=900)), dynamic=False,
+            ("Live", pn.pane.HTML(self._live(), stylesheets=[markup.STYLE], width=1000)),
         )  # fmt: skip
         return column(self.status, self.problems, row(left, tabs))
 
     def _live(self) -> str:
         if self.live:
-            return f"<p><a href='{markup.text(self.live)}' target='_blank'>Live plots</a></p>"
-        words = "No live source: start psana-dask browse with --live SOURCE, or psana-dask monitor SOURCE."
+            address = markup.text(self.live)
+            look = "loading='lazy' title='live'"  # it begins when it is looked at
+            frame = f"<iframe {look} src='{address}' style='width:100%;height:760px;border:0'"
+            link = f"<a href='{address}' target='_blank'>Live plots on a page of their own</a>"
+            return f"<p>{link}</p>{frame}></iframe>"
+        words = "No live source: start psana-dask browse with --live SOURCE --plot DETECTOR."
         return markup.note(words)
 
     def _watch(self) -> None:

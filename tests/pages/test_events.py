@@ -54,7 +54,7 @@ def test_a_shelf_lists_experiments_and_runs(shelf, beamtime):
     assert shelf.open(shelf.choice("tstx00117", 6)) is shelf.open(shelf.choice("tstx00117", 6))
 
 
-@pytest.mark.parametrize("name", ["../../etc", "/etc/passwd", "tstx00117/../x", "", "tst\0", EVIL, "t" * 5000])
+@pytest.mark.parametrize("name", ["../../etc", "/etc/passwd", "tstx00117/../x", "", "t\0", EVIL, "t" * 5000])
 def test_no_path_reaches_the_files(shelf, name):
     with pytest.raises(RunNotFound, match="no experiment"):
         shelf.runs(name)
@@ -161,7 +161,8 @@ def test_a_window_shows_the_means_of_blocks():
     assert seen.shape == (5, 5)
     assert (seen.x, seen.y) == ((0.0, -10.0), (20.0, 10.0))
     whole = looked_at(picture, most=20)
-    np.testing.assert_allclose(whole.values[0, 0], values[[0, 0, 1, 1, 1, 2, 2, 2], [1, 2, 0, 1, 2, 0, 1, 2]].mean())
+    corner = values[[0, 0, 1, 1, 1, 2, 2, 2], [1, 2, 0, 1, 2, 0, 1, 2]]  # without the masked pixel
+    np.testing.assert_allclose(whole.values[0, 0], corner.mean())
     assert whole.y == (20.0, -22.0)  # the last block is only partly there
     assert looked_at(picture, (50.0, 60.0), (50.0, 60.0)).values.size == 0
     assert looked_at(picture, (np.nan, 1.0)).shape == (40, 60)
@@ -291,7 +292,8 @@ def test_shapes_that_are_refused(boxes, polygons):
 
 
 def test_text_is_escaped():
-    made = (markup.note(EVIL), markup.table((EVIL,), [(EVIL, 1)]), markup.facts({EVIL: EVIL}), markup.code(EVIL))
+    table, facts = markup.table((EVIL,), [(EVIL, 1)]), markup.facts({EVIL: EVIL})
+    made = (markup.note(EVIL), table, facts, markup.code(EVIL))
     assert not any("<img" in text for text in made)
     links = markup.navigation("a", {"a": EVIL, "b'><img>": "x"})
     assert "<img" not in links
