@@ -285,8 +285,47 @@ class Readouts:
         return f"<{len(self)} windows of events {words} each readout of {self.detector}>"
 
 
+@dataclass(frozen=True, eq=False)
+class LiveReadouts:
+    """The events of a stream, grouped by the readouts of a detector; made by `Stream.group_by_readout`.
+
+    Parameters
+    ----------
+    live : Stream
+    detector : str
+        In any spelling.
+    which : {"before", "after"}
+    make : callable
+        From a View to a Run.
+    """
+
+    live: Any
+    detector: str
+    which: str
+    make: Callable[[View], Any]
+
+    def follow(self, **choices: Any) -> Iterator[Any]:
+        """Yield the windows, each as a Run, once its end was seen.
+
+        Parameters
+        ----------
+        **choices
+            ``batch, timeout``, as for `Stream.follow_runs`.
+
+        Raises
+        ------
+        NameNotFound
+            The stream has no such detector.
+        """
+        views = (run._view for run in self.live.follow_runs(**choices))
+        yield from map(self.make, live_windows(views, self.detector, self.which))
+
+
 def live_windows(views: Iterable[View], detector: str, which: str) -> Iterator[View]:
     """Yield a view of each window whose end is known, from views of consecutive events.
+
+    A stream that takes other memory counts its events anew: the window that was open then is
+    left out, with a warning.
 
     Parameters
     ----------
@@ -294,13 +333,19 @@ def live_windows(views: Iterable[View], detector: str, which: str) -> Iterator[V
     detector : str
     which : {"before", "after"}
     """
-    begun = 0 if which == "before" else None  # number of the first event of the open window
+    begun, last, held = which == "before", -1, np.zeros(0, np.int64)
     for view in views:
-        entries = view.entries
-        there = readout_positions(view, detector) if detector in entries else np.zeros(0, np.int64)
-        for position in there.tolist():
-            number = int(view.choice.numbers[position])
-            stop = number + 1 if which == "before" else number
-            if begun is not None:
-                yield replace(view, choice=Choice(np.arange(begun, stop), view.choice.total))
-            begun = stop
+        numbers = view.choice.numbers
+        if len(numbers) and numbers[0] <= last:
+            left = f"{len(held)} events of an open window of {detector} are left out"
+            warnings.warn(f"{left}: the stream took other memory", DroppedWarning, stacklevel=3)
+            begun, held = False, held[:0]
+        start = 0
+        for position in readout_positions(view, detector).tolist():
+            stop = position + 1 if which == "before" else position
+            held = np.concatenate([held, numbers[start:stop]])
+            if begun:
+                yield replace(view, choice=Choice(held, view.choice.total))
+            begun, held, start = True, held[:0], stop
+        held = np.concatenate([held, numbers[start:]])
+        last = int(numbers[-1]) if len(numbers) else last

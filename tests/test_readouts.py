@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 import psana_dask
 from psana_dask import simulate
-from psana_dask.errors import NameNotFound
-from psana_dask.readouts import window_numbers
+from psana_dask.choice import Choice
+from psana_dask.errors import DroppedWarning, NameNotFound
+from psana_dask.readouts import live_windows, window_numbers
 from psana_dask.simulate import Detector, Missing, RunSpec
 
 EVENTS = 50
@@ -144,7 +146,42 @@ def test_windows_of_a_run_that_grows(tmp_path, truth, which):
     )
 
 
-def test_what_cannot_be_grouped(run, tmp_path):
+@pytest.mark.filterwarnings("ignore::psana_dask.errors.StreamWarning")
+@pytest.mark.parametrize("batch", [1, 5, 64])
+@pytest.mark.parametrize("which", ["before", "after"])
+def test_windows_of_a_stream(run, truth, which, batch):
+    with psana_dask.open(f"replay://{truth.folder}", timeout=20) as stream:
+        found = []
+        for window in stream.group_by_readout("andor", which).follow(batch=batch):
+            sums = window.sum("gmd.milliJoulesPerPulse").item()
+            found.append((window.events.timestamp.values.tolist(), sums, window.cam.raw.values))
+    closed = run.group_by_readout("andor", which)
+    known = [w for w in closed if len(w) == len(WINDOWS[which][0]) or which == "before"][: len(found)]
+    assert len(found) == (6 if which == "before" else 5)
+    for (stamps, total, frames), window in zip(found, known, strict=True):
+        assert stamps == window.events.timestamp.values.tolist()
+        assert total == window.sum("gmd.milliJoulesPerPulse").item()
+        np.testing.assert_array_equal(frames, window.cam.raw.values)
+
+
+def test_a_window_that_other_memory_cuts_is_left_out(run):
+    def of(numbers):
+        return replace(run._view, choice=Choice(np.array(numbers), EVENTS))
+
+    views = [of(range(14)), of(range(2, 20)), of(range(20, 30))]  # readouts: 3, 11; 3, 11, 19; 27
+    with pytest.warns(DroppedWarning, match="2 events of an open window of andor are left out"):
+        found = [v.choice.numbers.tolist() for v in live_windows(views, "andor", "before")]
+    assert found == [
+        list(range(4)), list(range(4, 12)), list(range(4, 12)), list(range(12, 20)), list(range(20, 28)),
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_grouped(run, truth, tmp_path):
+    with psana_dask.open(f"replay://{truth.folder}", timeout=20) as stream:
+        with pytest.raises(NameNotFound, match="did you mean andor"):
+            next(stream.group_by_readout("andr").follow())
+        with pytest.raises(ValueError, match="which='behind'"):
+            stream.group_by_readout("andor", "behind")
     with pytest.raises(NameNotFound, match="did you mean andor"):
         run.group_by_readout("andr")
     with pytest.raises(ValueError, match="which='behind'"):

@@ -27,6 +27,8 @@ from psana_dask.stream.workers import OnWorkers
 if TYPE_CHECKING:
     import xarray as xr
 
+    from psana_dask.readouts import LiveReadouts
+
 __all__ = ["POLICIES", "Counters", "Stream", "open_stream"]
 
 
@@ -188,6 +190,32 @@ class Stream:
             events = _dataset(run, names, join, chunks)
             if events.sizes["time"]:
                 yield events
+
+    def group_by_readout(self, detector: str, which: str = "before") -> LiveReadouts:
+        """Group the events by the readouts of a slow detector that integrates; see `Run.group_by_readout`.
+
+        Parameters
+        ----------
+        detector : str
+            In any spelling.
+        which : {"before", "after"}
+            Events since the readout before, itself included; or from a readout up to the next.
+
+        Returns
+        -------
+        LiveReadouts
+            ``.follow(batch=, timeout=)`` yields each window as a Run, once its end was seen.
+
+        Examples
+        --------
+        >>> for window in stream.group_by_readout("andor").follow():
+        ...     print(window.stop, window.sum("gmd.milliJoulesPerPulse").item())
+        """
+        from psana_dask.readouts import WHICH, LiveReadouts
+
+        if which not in WHICH:
+            raise ValueError(f'which={which!r}: use "before" (events since the readout before) or "after"')
+        return LiveReadouts(self, detector, which, Run)
 
     def dataset(self, names: Any = None, *, join: str | None = None, chunks: Any = None) -> xr.Dataset:
         """Return the latest batch as a Dataset, as `Run.dataset` makes it; waits for the first one."""
