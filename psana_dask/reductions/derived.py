@@ -22,6 +22,7 @@ from psana_dask.errors import FunctionError
 from psana_dask.fields import any_panel
 from psana_dask.indexing import Key
 from psana_dask.pipeline import EventArray, FrameArray
+from psana_dask.reductions.leaves import LEAF
 from psana_dask.reductions.tiles import LARGE_BYTES, Block, Buffers, Frames, Tile
 
 Ints = NDArray[np.int64]
@@ -29,6 +30,12 @@ Base = FrameArray | CalibratedArray | ImageArray
 
 TOGETHER_BYTES = 8 * 2**20
 """Frames go to the function together up to this size, and at least one."""
+
+RESULT_BYTES = 64 * 2**20
+"""Results are accumulated together up to this size: the sums of a large one pass through memory each time."""
+
+TILE_BYTES = 2**18
+"""Of the results that are accumulated at once; their sums take sixteen times that."""
 
 
 class DerivedArray(EventArray):
@@ -169,22 +176,32 @@ class DerivedFrames(Frames):
     def tiles(
         self, block: Block, buffers: Buffers, *, values: bool, later: Ints | None = None
     ) -> Iterator[Tile]:
-        """Yield the results of a block; of large frames a few at a time, in order."""
+        """Yield the results of a block; those of large frames a few at a time, in order."""
         del values
         if later is not None:
             self._announce(later)
-        size = together(self.made.base)
-        parts = [slice(k, k + size) for k in range(0, len(block.events), size)]
+        count = len(block.events)
         if self.nbytes >= LARGE_BYTES:  # smaller ones of several bins come together: `Work.together`
-            for part in parts:
-                yield self._tile(self.made.of(block.events[part], buffers), block, part)
-            return
-        found = [self.made.of(block.events[part], buffers) for part in parts]
-        yield self._tile(np.concatenate(found), block, slice(0, len(block.events)))
+            result = self.pixels * self.made.dtype.itemsize
+            count = int(np.clip(RESULT_BYTES // max(1, result), together(self.made.base), LEAF))
+        for first in range(0, len(block.events), count):
+            part = slice(first, min(first + count, len(block.events)))
+            yield from self._parts_of(block, part, self._results(block.events[part], buffers))
 
-    def _tile(self, results: NDArray[Any], block: Block, part: slice) -> Tile:
-        events = block.events[part]
-        rows = np.ascontiguousarray(results).reshape(len(events), -1)
-        use = any_panel(self.reader.present(events))
-        start = block.start + part.start
-        return Tile(rows, None, 0, self.pixels, 0, 0, use, block.weights[part], start)
+    def _results(self, events: Ints, buffers: Buffers) -> NDArray[Any]:
+        """Return what is made of some events, (event, value of a result), in a buffer."""
+        out = buffers.array("results", (len(events), self.pixels), self.made.dtype)
+        size = together(self.made.base)
+        for first in range(0, len(events), size):
+            some = events[first : first + size]
+            out[first : first + len(some)] = self.made.of(some, buffers).reshape(len(some), -1)
+        return out
+
+    def _parts_of(self, block: Block, part: slice, rows: NDArray[Any]) -> Iterator[Tile]:
+        """Cut results into tiles that stay in the cache while they are accumulated."""
+        use = any_panel(self.reader.present(block.events[part]))
+        start, weights = block.start + part.start, block.weights[part]
+        size = max(1, TILE_BYTES // (len(rows) * rows.dtype.itemsize))
+        for first in range(0, self.pixels, size):
+            count = min(size, self.pixels - first)
+            yield Tile(rows, None, first, count, 0, first, use, weights, start)

@@ -58,7 +58,8 @@ def test_bins_weights_masks_and_histograms(run, rows):
 @pytest.mark.parametrize("large", [1, 1 << 30])
 def test_however_it_is_done_the_bits_are_the_same(run, monkeypatch, size, large):
     whole = {made: run.reduce(["mean", "std"], made, by="step") for made in (ROWS, WHOLE, SCALED)}
-    monkeypatch.setattr(derived, "TOGETHER_BYTES", size)
+    for name in ("TOGETHER_BYTES", "RESULT_BYTES", "TILE_BYTES"):
+        monkeypatch.setattr(derived, name, size)
     for module in (derived, statistics):
         monkeypatch.setattr(module, "LARGE_BYTES", large)
     with dask.config.set(scheduler="synchronous"):
