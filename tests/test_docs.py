@@ -8,6 +8,7 @@ from psana_dask.cli import COMMANDS
 from psana_dask.detector import Detector
 from psana_dask.results import EventResults
 from psana_dask.run import Run
+from psana_dask.runs import Runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +22,7 @@ def test_every_name_of_the_package_is_importable_and_documented():
 
 def test_every_public_attribute_is_documented():
     text = (ROOT / "docs/api.md").read_text()
-    for kind in (Run, EventResults, Detector):
+    for kind in (Run, EventResults, Detector, Runs):
         for name in vars(kind):
             if not name.startswith("_"):
                 assert re.search(rf"\b{name}\b", text) or name in COORDINATES, f"{kind.__name__}.{name}"

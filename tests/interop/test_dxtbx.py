@@ -7,6 +7,8 @@ import sys
 import types
 from importlib.metadata import entry_points
 
+import h5py
+import hdf5plugin  # noqa: F401  (the filters of the files)
 import numpy as np
 import pytest
 
@@ -129,6 +131,23 @@ def test_pixels_values_and_masks_are_those_of_the_run(locator, run):
     assert TRUSTED[0] > MISSING
     with pytest.raises(IndexError, match="image 6 of 6"):
         found.image(6)
+
+
+def test_images_and_places_are_those_of_an_export(locator, run, tmp_path):
+    found = open_stills(locator("distance = 0.25"))
+    made = run.export(tmp_path / "x.cxi", "jf.calib", photon_energy="beam.energy", distance=0.25)
+    with h5py.File(made) as file:
+        detector = file["entry_1/instrument_1/detector_1"]
+        frames, corners, steps = (detector[k][()] for k in ("data", "corner_positions", "basis_vectors"))
+        energies = file["LCLS/photon_energy_eV"][()]
+    np.testing.assert_array_equal(found.photon_energy, energies)
+    for k, tile in enumerate(found.tiles):
+        np.testing.assert_array_equal(tile.corner, corners[k])
+        np.testing.assert_array_equal([tile.slow, tile.fast], steps[k])
+    for number, frame in enumerate(frames):
+        for piece, tile in zip(found.image(number), found.tiles, strict=True):
+            known = frame[tile.panel, slice(*tile.rows), slice(*tile.cols)].astype(np.float64)
+            np.testing.assert_array_equal(piece, np.where(np.isnan(known), MISSING, known))
 
 
 def test_without_constants_nothing_is_called_calibrated(locator):
