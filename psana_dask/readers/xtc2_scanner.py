@@ -126,6 +126,10 @@ class _Column:
         return whole
 
 
+WORTH_THREADS = 100_000
+"""Blocks from which on threads join the columns: to start them takes longer than the few of a batch."""
+
+
 class Scanner:
     """Finds everything in one stream, part by part.
 
@@ -212,9 +216,14 @@ class Scanner:
     def columns(self) -> dict[str, Array]:
         """Return the columns of all that was scanned, as `model` names them."""
         closing = {"first_block": len(self._columns["key"]), "first_word": len(self._columns["words"])}
+
+        def joined(name: str) -> Array:
+            return self._columns[name].closed(closing.get(name))
+
+        if len(self._columns["key"]) < WORTH_THREADS:
+            return {name: joined(name) for name in _COLUMNS}
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # joining is copying, which threads share
-            joined = pool.map(lambda name: self._columns[name].closed(closing.get(name)), _COLUMNS)
-            return dict(zip(_COLUMNS, joined, strict=True))
+            return dict(zip(_COLUMNS, pool.map(joined, _COLUMNS), strict=True))
 
     def add(self, rows: Mapping[str, Array]) -> None:
         """Append columns whose row numbers start at 0; the arrays are kept."""
