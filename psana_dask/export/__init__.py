@@ -19,13 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from psana_dask.dataset import Names
-from psana_dask.errors import ExportError
+from psana_dask.errors import ExportError, PsanaError
 from psana_dask.export.content import Roi, Wanted, groups, time_order
 from psana_dask.export.original import export_original
-from psana_dask.export.plan import Piece, Plan, Workshop, plan_of, replace
+from psana_dask.export.plan import Piece, Plan, Workshop, blocks_of, plan_of, replace
 from psana_dask.export.table_file import export_table
 
 if TYPE_CHECKING:
@@ -240,10 +238,9 @@ def _variable(made: dict[str, xr.Dataset], piece: Piece) -> xr.Variable:
 
 
 def _write(path: Path, variable: xr.Variable, piece: Piece, compression: str | None) -> None:
-    values = np.ascontiguousarray(variable[piece.start : piece.stop].values)
     workshop = Workshop(path)
     with _explained(workshop):
-        _target(path).write_piece(workshop, piece, values, compression)
+        _target(path).write_piece(workshop, piece, blocks_of(variable, piece), compression)
         workshop.mark(piece)
 
 
@@ -284,6 +281,8 @@ def _explained(workshop: Workshop) -> Iterator[None]:
     """Say what a failing disk means for an export."""
     try:
         yield
+    except PsanaError:  # the run cannot be read: that says enough
+        raise
     except OSError as error:
         what = f"cannot write {workshop.path}: {error}"
         raise ExportError(f"{what}; what is done stays in {workshop.folder}, run again to go on") from error

@@ -1,7 +1,7 @@
 """Exports as HDF5 that follows netCDF-4: readable by h5py, and by xarray through h5netcdf.
 
-HDF5 has one writer per file, so each piece is a file of its own, compressed by whoever
-makes it; `finish` copies the compressed chunks into the result as they are.
+HDF5 has one writer per file, and one thread at a time: each piece is a file of its own, compressed by
+whoever makes it (`codecs`); `finish` copies the compressed chunks into the result as they are.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import h5py
 import hdf5plugin
 import numpy as np
 
+from psana_dask.export.codecs import Encoder, hdf5_encoder
 from psana_dask.export.content import shell
-from psana_dask.export.plan import Column, Piece, Plan, Workshop
+from psana_dask.export.plan import Column, Piece, Plan, Workshop, chunks_of, write_all
 from psana_dask.model import Array
 
 if TYPE_CHECKING:
@@ -79,22 +81,29 @@ def filters(compression: str | None) -> dict[str, Any]:
 
 
 def _piece_file(workshop: Workshop, number: int) -> Path:
-    return workshop.folder / "pieces" / f"{number}.h5"
+    return workshop.folder / "pieces" / f"{number}.chunks"
 
 
-def write_piece(workshop: Workshop, piece: Piece, values: Array, compression: str | None) -> None:
-    """Write the rows of one piece to a file of its own, compressed."""
+def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compression: str | None) -> None:
+    """Write the chunks of one piece to a file of its own: as the result has them, then their sizes."""
     path = _piece_file(workshop, piece.number)
     fresh = path.with_suffix(f".{os.getpid()}.new")
-    stored = values.astype(np.int8) if values.dtype.kind == "b" else values  # as netCDF has it
-    chunk = (piece.column.chunk, *piece.column.shape[1:])
-    whole = -(-len(stored) // chunk[0]) * chunk[0]  # chunks at the end of the variable are whole, too
-    with h5py.File(fresh, "w") as file:
-        made = file.create_dataset(
-            "values", (whole, *stored.shape[1:]), stored.dtype, chunks=chunk, **filters(compression)
-        )
-        made[: len(stored)] = stored
+    encode = hdf5_encoder(compression) or _hdf5_itself(compression)
+    with open(fresh, "wb", buffering=0) as file:
+        sizes = [write_all(file, encode(chunk)) for chunk in chunks_of(blocks, piece.column.chunk)]
+        write_all(file, np.array(sizes, "<i8").tobytes())
     fresh.replace(path)
+
+
+def _hdf5_itself(compression: str | None) -> Encoder:
+    """Return an encoder that lets HDF5 compress: one thread at a time."""
+
+    def encode(chunk: Array) -> bytes:
+        with h5py.File(f"chunk{threading.get_ident()}", "w", driver="core", backing_store=False) as file:
+            made = file.create_dataset("x", data=chunk, chunks=chunk.shape, **filters(compression))
+            return bytes(made.id.read_direct_chunk((0,) * chunk.ndim)[1])
+
+    return encode
 
 
 def finish(workshop: Workshop, plan: Plan) -> Path:
@@ -102,16 +111,20 @@ def finish(workshop: Workshop, plan: Plan) -> Path:
     shutil.copyfile(skeleton(workshop), workshop.data)
     with h5py.File(workshop.data, "r+") as file:
         for piece in plan.pieces:
-            with h5py.File(_piece_file(workshop, piece.number), "r") as part:
-                _copy(part["values"], file[f"{piece.column.group}/{piece.column.name}"], piece)
+            whole = file[f"{piece.column.group}/{piece.column.name}"]
+            with open(_piece_file(workshop, piece.number), "rb") as part:
+                _copy(part, whole, piece)
     with open(workshop.data, "rb+") as raw:
         os.fsync(raw.fileno())
     return workshop.data
 
 
-def _copy(part: h5py.Dataset, whole: h5py.Dataset, piece: Piece) -> None:
+def _copy(part: BinaryIO, whole: h5py.Dataset, piece: Piece) -> None:
     """Copy the chunks of one piece without looking into them."""
-    rest = (0,) * (part.ndim - 1)
-    for row in range(0, piece.stop - piece.start, piece.column.chunk):
-        mask, chunk = part.id.read_direct_chunk((row, *rest))
-        whole.id.write_direct_chunk((piece.start + row, *rest), chunk, mask)
+    rest = (0,) * (len(piece.column.shape) - 1)
+    rows = range(piece.start, piece.stop, piece.column.chunk)
+    part.seek(-8 * len(rows), os.SEEK_END)
+    sizes = np.frombuffer(part.read(), "<i8").tolist()
+    part.seek(0)
+    for row, size in zip(rows, sizes, strict=True):
+        whole.id.write_direct_chunk((row, *rest), part.read(size))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import struct
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from psana_dask.export.codecs import crc32c, zarr_encoder
 from psana_dask.export.content import shell
-from psana_dask.export.plan import Column, Piece, Plan, Workshop
+from psana_dask.export.plan import Column, Piece, Plan, Workshop, chunks_of, write_all
 from psana_dask.model import Array
 
 if TYPE_CHECKING:
@@ -46,14 +51,29 @@ def _compressors(compression: str | None) -> tuple[Any, ...]:
     return known[compression]
 
 
-def write_piece(workshop: Workshop, piece: Piece, values: Array, compression: str | None) -> None:
-    """Write the rows of one piece."""
-    import zarr
+ABSENT = np.uint64(2**64 - 1)
+"""In the index of a shard: there is no such chunk."""
 
-    del compression  # it is in the skeleton
-    group = zarr.open_group(workshop.data, path=piece.column.group.strip("/"), mode="r+")
-    array = group[piece.column.name]
-    array[piece.start : piece.stop] = values  # type: ignore[index]
+
+def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compression: str | None) -> None:
+    """Write one shard: its chunks one after the other, where each lies, and a checksum of that."""
+    column = piece.column
+    shard = "/".join(["c", str(piece.start // column.piece), *["0"] * (len(column.shape) - 1)])
+    path = workshop.data / column.group.strip("/") / column.name / shard
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    encode = zarr_encoder(compression)
+    index = np.full((column.piece // column.chunk, 2), ABSENT, "<u8")
+    place = 0
+    with open(fresh, "wb", buffering=0) as file:
+        for number, chunk in enumerate(chunks_of(blocks, column.chunk)):
+            coded = encode(chunk)
+            size = write_all(file, coded)
+            index[number] = place, size
+            place += size
+        words = index.tobytes()
+        write_all(file, words + struct.pack("<I", crc32c(words)))
+    fresh.replace(path)
 
 
 def finish(workshop: Workshop, plan: Plan) -> Path:

@@ -1,0 +1,207 @@
+"""Exports next to a copy of the same bytes and to the codec alone.
+
+    python benchmarks/bench_export.py [--gigabytes 0.25] [--rounds 5] [--folder /dev/shm] [--only zarr,hdf5,open,processes] [--json]
+
+The data are simulated Jungfrau frames (4M, uint16) in the page cache or in memory (`--folder`); the issue's
+size is ``--gigabytes 2``.  All cases of a row are timed side by side in every round, after one untimed
+round; ratios are medians over the rounds of work per time relative to the other case.
+
+zarr       export to uncompressed Zarr against ``cp`` of the file        required 0.3, reach 0.6
+hdf5       export to HDF5 with bitshuffle and LZ4 against the codec alone on blocks in memory, on as many threads  required 0.6
+open       open a finished export of many events                         required 50 ms
+processes  the pieces of an export in two processes against one          said, no limit
+references `run.to_virtual_zarr` of 100,000 frames                       said, no limit
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+import psana_dask
+from psana_dask import recording, simulate
+from psana_dask.export import export, plan
+from psana_dask.export.codecs import bitshuffle
+from psana_dask.simulate import Detector, RunSpec
+
+SHAPE = (8, 512, 1024)
+FRAME = int(np.prod(SHAPE)) * 2
+CORES = os.cpu_count() or 1
+
+
+def jungfrau(folder: Path, gigabytes: float) -> psana_dask.Run:
+    """Frames whose pixels have the noise of a detector: what a codec finds in real data."""
+    simulate.write_large(folder / "data", gigabytes=gigabytes, shape=SHAPE)
+    run = psana_dask.open_run(folder / "data")
+    noise = [np.random.default_rng(k).normal(3000, 12, SHAPE).astype("<u2").tobytes() for k in range(4)]
+    sources, which, offsets = run._view.target(run._view.entries["jungfrau"].channels["raw"]).reader().places(np.arange(len(run)))
+    for number, (source, place) in enumerate(zip(which[:, 0].tolist(), offsets[:, 0].tolist(), strict=True)):
+        with open(sources[source].name, "r+b") as file:
+            file.seek(place)
+            file.write(noise[number % 4])
+    return run
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def side_by_side(rounds: int, **cases: Callable[[], object]) -> dict[str, list[float]]:
+    """Time the cases one after the other in every round; the first round does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(rounds + 1):
+        for name, case in cases.items():
+            seconds = timed(case)
+            if number:
+                taken[name].append(seconds)
+    return taken
+
+
+def ratio(taken: dict[str, list[float]], one: str, other: str) -> float:
+    """Speed of one case relative to another, median over the rounds."""
+    return statistics.median(b / a for a, b in zip(taken[one], taken[other], strict=True))
+
+
+def fresh(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
+    return path
+
+
+def zarr_against_cp(run: psana_dask.Run, folder: Path, rounds: int) -> list[tuple]:
+    files = [Path(f) for f in run.files]
+    taken = side_by_side(
+        rounds,
+        cp=lambda: [subprocess.run(["cp", f, fresh(folder / f"copy_{f.name}")], check=True) for f in files],
+        zarr=lambda: export(run, fresh(folder / "raw.zarr"), "jungfrau.raw", compression=None),
+    )
+    speed = len(run) * FRAME / statistics.median(taken["zarr"]) / 1e9
+    fresh(folder / "raw.zarr")
+    [fresh(folder / f"copy_{f.name}") for f in files]
+    return [("zarr", "export to uncompressed Zarr / cp", ratio(taken, "zarr", "cp"), 0.3, f"{speed:.2f} GB/s")]
+
+
+def hdf5_against_codec(run: psana_dask.Run, folder: Path, rounds: int) -> list[tuple]:
+    frames = [run.isel(k).jungfrau.field("raw", chunks=None).values[0] for k in range(4)]
+    library = bitshuffle()
+    block = library.bshuf_default_block_size(2)
+    rooms = [np.empty(library.bshuf_compress_lz4_bound(frames[0].size, 2, block), "u1") for _ in range(CORES)]
+
+    def some(worker: int) -> None:
+        for number in range(worker, len(run), CORES):
+            frame = frames[number % 4]
+            library.bshuf_compress_lz4(frame.ctypes.data, rooms[worker].ctypes.data, frame.size, 2, block)
+
+    def codec() -> None:
+        """Compress the same frames with the same code, from memory to memory, on all cores."""
+        with ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(some, range(CORES)))
+
+    taken = side_by_side(
+        rounds,
+        codec=codec,
+        hdf5=lambda: export(run, fresh(folder / "raw.h5"), "jungfrau.raw", compression="lz4"),
+    )
+    speed = len(run) * FRAME / statistics.median(taken["hdf5"]) / 1e9
+    fresh(folder / "raw.h5")
+    what = "export to HDF5, bitshuffle and LZ4 / the codec alone"
+    return [("hdf5", what, ratio(taken, "hdf5", "codec"), 0.6, f"{speed:.2f} GB/s")]
+
+
+def reopening(folder: Path, rounds: int, events: int) -> list[tuple]:
+    scalars = (Detector(name="gmd", kind="gmd"), Detector(name="timing", kind="timing"))
+    run = psana_dask.open_run(simulate.write(RunSpec(events=events, detectors=scalars), folder / "many").folder)
+    rows = []
+    for suffix in (".zarr", ".h5"):
+        path = export(run, fresh(folder / f"many{suffix}"))
+
+        def again(path: Path = path) -> None:
+            recording.forget_all()
+            psana_dask.exported.open_store.cache_clear()
+            psana_dask.open_run(path)
+
+        seconds = statistics.median(side_by_side(rounds, again=again)["again"])
+        rows.append(("open", f"open an export of {events:,} events, {suffix}", seconds * 1e3, 50.0, "ms"))
+        fresh(path)
+    return rows
+
+
+def two_processes(run: psana_dask.Run, folder: Path, rounds: int) -> list[tuple]:
+    from dask.distributed import Client, LocalCluster
+
+    def with_workers(count: int) -> Callable[[], object]:
+        def work() -> None:
+            with clients[count].as_current():
+                export(run, fresh(folder / f"on{count}.h5"), "jungfrau.raw", compression="lz4")
+
+        return work
+
+    clusters = {k: LocalCluster(k, threads_per_worker=1, dashboard_address=None) for k in (1, 2)}
+    clients = {k: Client(c, set_as_default=False) for k, c in clusters.items()}
+    taken = side_by_side(rounds, one=with_workers(1), two=with_workers(2))
+    for k in (1, 2):
+        clients[k].close()
+        clusters[k].close()
+        fresh(folder / f"on{k}.h5")
+    return [("processes", "HDF5 export on two processes / one", ratio(taken, "two", "one"), None, "")]
+
+
+def references(folder: Path, rounds: int, frames: int) -> list[tuple]:
+    camera = (Detector(name="cam", kind="camera", shape=(8, 16)),)
+    run = psana_dask.open_run(simulate.write(RunSpec(events=frames, detectors=camera), folder / "refs").folder)
+    taken = side_by_side(rounds, write=lambda: run.to_virtual_zarr(fresh(folder / "refs.parq"), "cam"))
+    speed = frames / statistics.median(taken["write"]) / 1e3
+    return [("references", f"references to {frames:,} frames", speed, None, "thousand/s")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gigabytes", type=float, default=0.25)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=100_000, help="of the export that is opened")
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"))
+    parser.add_argument("--only", default="zarr,hdf5,open,processes,references")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    plan.PIECE_BYTES = min(plan.PIECE_BYTES, max(FRAME, int(arguments.gigabytes * 1e9 / 4)))
+    rows: list[tuple] = []
+    wanted = arguments.only.split(",")
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="bench_export_") as name:
+        folder = Path(name)
+        if {"zarr", "hdf5", "processes"} & set(wanted):
+            run = jungfrau(folder, arguments.gigabytes)
+        if "zarr" in wanted:
+            rows += zarr_against_cp(run, folder, arguments.rounds)
+        if "hdf5" in wanted:
+            rows += hdf5_against_codec(run, folder, arguments.rounds)
+        if "processes" in wanted:
+            rows += two_processes(run, folder, arguments.rounds)
+        if "open" in wanted:
+            rows += reopening(folder, arguments.rounds, arguments.events)
+        if "references" in wanted:
+            rows += references(folder, arguments.rounds, arguments.events)
+    if arguments.json:
+        print(json.dumps(rows))
+        return 0
+    for _, what, value, required, more in rows:
+        limit = "" if required is None else f"(required {required})"
+        print(f"{what:60} {value:8.2f} {more:12} {limit}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Compression of chunks, outside of HDF5 and Zarr: those take one thread at a time, codecs take all.
+
+An encoder turns a chunk into the bytes that the file's own reader decodes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from psana_dask.model import Array
+
+Encoder = Callable[[Array], Any]
+"""Takes a C-contiguous chunk, gives bytes or something with the buffer protocol."""
+
+
+def zarr_encoder(compression: str | None) -> Encoder:
+    """Return the encoder of a Zarr chunk; the codecs are those of `zarr_store`."""
+    from numcodecs.blosc import BITSHUFFLE, Blosc
+
+    if compression == "lz4":
+        return Blosc("lz4", 5, BITSHUFFLE).encode
+    return _zstd if compression == "zstd" else _as_is
+
+
+def hdf5_encoder(compression: str | None) -> Encoder | None:
+    """Return the encoder of an HDF5 chunk; None where only HDF5 itself can do it.
+
+    The filters are those of `hdf5_file.filters`.
+    """
+    if compression == "lz4":
+        library = bitshuffle()
+        return None if library is None else lambda chunk: _bitshuffled(library, chunk)
+    return _zstd if compression == "zstd" else _as_is
+
+
+def _as_is(chunk: Array) -> Any:
+    return chunk.reshape(-1).view(np.uint8).data
+
+
+def _zstd(chunk: Array) -> Any:
+    from numcodecs.zstd import compress
+
+    return compress(chunk.reshape(-1).view(np.uint8), 3)
+
+
+@lru_cache(maxsize=1)
+def bitshuffle() -> Any:
+    """Return the bitshuffle library of hdf5plugin, whose functions run without the lock of HDF5."""
+    import hdf5plugin
+
+    for path in sorted(Path(hdf5plugin.PLUGIN_PATH).glob("libh5bshuf.*")):
+        try:
+            library = ctypes.CDLL(str(path))
+            size = ctypes.c_size_t
+            library.bshuf_default_block_size.argtypes = [size]
+            library.bshuf_default_block_size.restype = size
+            library.bshuf_compress_lz4_bound.argtypes = [size] * 3
+            library.bshuf_compress_lz4_bound.restype = size
+            library.bshuf_compress_lz4.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[size] * 3]
+            library.bshuf_compress_lz4.restype = ctypes.c_int64
+        except (OSError, AttributeError):
+            continue
+        return library
+    return None
+
+
+def _bitshuffled(library: Any, chunk: Array) -> Any:
+    """Return a chunk as the filter 32008 writes it: sizes, big endian, then blocks."""
+    item = chunk.dtype.itemsize
+    block = library.bshuf_default_block_size(item)
+    out = np.empty(12 + library.bshuf_compress_lz4_bound(chunk.size, item, block), np.uint8)
+    out[:12] = np.frombuffer(struct.pack(">QI", chunk.nbytes, block * item), np.uint8)
+    size = library.bshuf_compress_lz4(chunk.ctypes.data, out.ctypes.data + 12, chunk.size, item, block)
+    if size < 0:
+        raise OSError(f"bitshuffle cannot compress a chunk of {chunk.nbytes} bytes: error {size}")
+    return out[: 12 + size].data
+
+
+# ---- pieces on disk -----------------------------------------------------------------------------
+CRC_TABLE: list[int] = []
+
+
+def crc32c(data: bytes) -> int:
+    """Return the checksum (Castagnoli) that ends the index of a Zarr shard."""
+    if not CRC_TABLE:
+        for byte in range(256):
+            value = byte
+            for _ in range(8):
+                value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+            CRC_TABLE.append(value)
+    found = 0xFFFFFFFF
+    for byte in data:
+        found = found >> 8 ^ CRC_TABLE[(found ^ byte) & 0xFF]
+    return found ^ 0xFFFFFFFF
