@@ -30,7 +30,9 @@ from psana_dask.pages.reading import Opened, Shown, nearest, opened, read
 if TYPE_CHECKING:
     pass
 
-WIDTH = 300
+WIDTH = 260
+SIDE = 460
+"""Screen pixels of what stands beside the picture."""
 OWN = "from ... to ..."
 """The contrast whose ends are typed."""
 
@@ -74,19 +76,19 @@ class EventPage:
         self.form = w.Select(label="Show", options=list(FORMS), width=WIDTH)
         self.masked = w.Select(label="Leave out", options=list(MASKS), width=WIDTH)
         self.common_mode = w.Checkbox(label="common mode", value=True)
-        self.slider = w.IntSlider(label="Event", start=0, end=1, value=0, width=460)
+        self.slider = w.IntSlider(label="Event", start=0, end=1, value=0, width=420)
         self.back, self.on = w.Button(label="◀", width=40), w.Button(label="▶", width=40)
-        self.time = w.TextInput(label="Time (nearest event)", width=230, max_length=64)
+        self.time = w.TextInput(label="Time (nearest event)", width=200, max_length=64)
         self.condition = w.TextInput(
-            label="Only events where", placeholder="gmd.energy > 0.3 and evr.has(90, -162)", width=420,
+            label="Only events where", placeholder="gmd.energy > 0.3 and evr.has(90, -162)", width=390,
             max_length=MOST_CHARACTERS,
         )  # fmt: skip
-        self.contrast = w.Select(label="Contrast", options=[*CONTRASTS, OWN], width=140)
+        self.contrast = w.Select(label="Contrast", options=[*CONTRASTS, OWN], width=130)
         self.low = w.FloatInput(label="from", value=0.0, width=100)
         self.high = w.FloatInput(label="to", value=1.0, width=100)
         self.palette = w.Select(label="Colours", options=list(PALETTES), width=100)
-        self.rings = w.TextInput(label="Rings at", placeholder="2.1, 3.4", width=150, max_length=2000)
-        self.ring_kind = w.Select(label="as", options=dict(RINGS), width=140)
+        self.rings = w.TextInput(label="Rings at", placeholder="2.1, 3.4", width=120, max_length=2000)
+        self.ring_kind = w.Select(label="as", options=dict(RINGS), width=120)
         self.distance = w.FloatInput(label="Distance (mm)", value=None, width=110)
         self.energy = w.FloatInput(label="Energy (keV)", value=None, width=110)
         self.centre = w.TextInput(label="Centre (x, y)", value="0, 0", width=110, max_length=60)
@@ -100,10 +102,10 @@ class EventPage:
             return pn.pane.HTML("", stylesheets=[markup.STYLE], **how)
 
         self.status, self.problems, self.picture_note = pane(), pane(), pane(WIDTH)
-        self.facts, self.region, self.code = pane(420), pane(420), pane(620)
-        self.scalars, self.epics, self.line_note = pane(520), pane(620), pane(420)
+        self.facts, self.region, self.code = pane(SIDE), pane(SIDE), pane(SIDE)
+        self.scalars, self.epics, self.line_note = pane(SIDE), pane(SIDE), pane(SIDE)
         self.curves = ColumnDataSource({"xs": [], "ys": [], "colour": [], "name": []})
-        plot = figure(width=640, height=320, tools="pan,wheel_zoom,box_zoom,reset,save,hover", name="curves",
+        plot = figure(width=SIDE, height=320, tools="pan,wheel_zoom,box_zoom,reset,save,hover", name="curves",
                       tooltips=[("curve", "@name"), ("value", "$y")])  # fmt: skip
         plot.multi_line("xs", "ys", source=self.curves, color="colour")
         self.curve_plot = plot

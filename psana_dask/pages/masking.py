@@ -101,8 +101,8 @@ class MaskCard:
     ) -> None:
         self._canvas, self._drawn_on = canvas, drawn_on
         why_not = "" if write else READ_ONLY
-        self.runs = pn.widgets.TextInput(label="For runs (10, 10-20 or 10-end)", width=180)
-        self.comment = pn.widgets.TextInput(label="Comment", width=260, max_length=LONGEST_COMMENT)
+        self.runs = pn.widgets.TextInput(label="For runs (10, 10-20 or 10-end)", width=200)
+        self.comment = pn.widgets.TextInput(label="Comment", width=220, max_length=LONGEST_COMMENT)
         self.keep = pn.widgets.Checkbox(label="and what the mask in force has", value=True)
         self.clear = pn.widgets.Button(label="Clear what is drawn")
         Answers(document).click(self.clear, canvas.clear_shapes)
