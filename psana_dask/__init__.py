@@ -14,7 +14,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from psana_dask import algorithms, analysis, calib, cluster, errors, geometry, plot, psana, simulate
+    from psana_dask import (
+        algorithms,
+        analysis,
+        calib,
+        cluster,
+        conditions,
+        dump,
+        errors,
+        export,
+        geometry,
+        plot,
+        psana,
+        simulate,
+    )  # fmt: skip
     from psana_dask.archive import archiver
     from psana_dask.checks import quality
     from psana_dask.clocks import find_offset
@@ -50,6 +63,8 @@ _HOMES = {
     "errors": ("psana_dask.errors", None),
     "quality": ("psana_dask.checks", "quality"),
     "summary": ("psana_dask.experiment_table", "summary"),
+    "conditions": ("psana_dask.conditions", None),
+    "dump": ("psana_dask.dump", None),
     "export": ("psana_dask.export", None),
     "geometry": ("psana_dask.geometry", None),
     "plot": ("psana_dask.plot", None),
@@ -58,16 +73,17 @@ _HOMES = {
 }
 
 __all__ = [
-    "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "errors", "export", "find_offset",
-    "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream", "plot", "progress_bar",
-    "psana", "quality",
-    "reduce", "set_options", "simulate", "summary", "times",
+    "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "conditions", "dump", "errors",
+    "export", "find_offset", "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream",
+    "plot", "progress_bar", "psana", "quality", "reduce", "set_options", "simulate", "summary", "times",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'psana_dask' has no attribute {name!r}")
+        from psana_dask.errors import no_attribute
+
+        raise no_attribute(__name__, name, __all__)
     module, attribute = _HOMES[name]
     home = importlib.import_module(module)
     found = home if attribute is None else getattr(home, attribute)

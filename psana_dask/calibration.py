@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -28,7 +28,13 @@ from psana_dask.calibrated import CalibratedArray, CommonModeArray, GainRangeArr
 from psana_dask.catalog import Entry
 from psana_dask.choice import Choice
 from psana_dask.dataset import View
-from psana_dask.errors import ConstantsError, ConstantsNotFound, ConstantsWarning, NameNotFound
+from psana_dask.errors import (
+    ConstantsError,
+    ConstantsNotFound,
+    ConstantsWarning,
+    NameNotFound,
+    refuse_unknown,
+)
 from psana_dask.pipeline import FrameArray
 from psana_dask.settings import Config, DetectorConfig
 from psana_dask.slow import detector_config
@@ -199,6 +205,7 @@ class DetectorCalibration:
 
     def _prepared(self, constants: Calib, choices: Mapping[str, Any]) -> tuple[Tables, str, Attrs]:
         """Return the tables for these choices, the hash of all that decides them, and what to tell."""
+        refuse_unknown("calibrated()", choices, (f.name for f in fields(Choices)))
         how = self._with_settings(Choices(**choices))
         known = self._known(constants, how)
         parts = [_hash(kind, known[kind]) for kind in sorted(known) if known[kind] is not None]

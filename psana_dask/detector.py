@@ -10,7 +10,7 @@ import numpy as np
 
 from psana_dask.catalog import Entry
 from psana_dask.dataset import View, detector_dataset, field_of, main_channel, reader_facts
-from psana_dask.errors import NameNotFound
+from psana_dask.errors import NameNotFound, near_names
 from psana_dask.settings import DetectorConfig
 from psana_dask.slow import detector_config
 
@@ -515,8 +515,8 @@ class Detector:
         Returns
         -------
         Dataset
-            ``waveform`` (time[, panel], channel[, segment], sample), lazy, NaN beyond the end of short
-            channels and, of hsd, in events without; ``seconds`` where they are known. `units` are V or counts.
+            ``waveform`` (time[, panel], channel[, segment], sample), lazy, in V or counts; NaN beyond the
+            end of short channels and, of hsd, in events without; ``seconds`` where they are known.
 
         Raises
         ------
@@ -569,7 +569,9 @@ class Detector:
         try:
             return self.field(name)
         except NameNotFound as error:
-            raise AttributeError(str(error)) from None
+            calls = near_names(name, (call for call in dir(type(self)) if not call.startswith("_")), 1)
+            own = f"; its call {calls[0]!r} is near" if calls else ""
+            raise AttributeError(f"{error}{own}") from None
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._entry.channels, *COORDINATES]

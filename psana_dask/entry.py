@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from psana_dask.errors import refuse_unknown
 from psana_dask.opening import Source, open_run
 
 if TYPE_CHECKING:
@@ -43,10 +46,17 @@ def open_source(source: Source, run: int | None = None, **options: Any) -> Run |
 
         if run is not None:
             raise ValueError("a stream has no run= to choose: it delivers the run that is taken")
+        _check(open_stream, options)
         return open_stream(source, **options)  # type: ignore[arg-type]  # `is_stream` made sure
+    _check(open_run, options)
     if isinstance(source, str) and source.startswith("live:"):
         return open_run(source.removeprefix("live:"), run, live=True, **options)
     return open_run(source, run, **options)
+
+
+def _check(opens: Callable[..., Any], options: Iterable[str]) -> None:
+    known = (p.name for p in inspect.signature(opens).parameters.values() if p.kind is p.KEYWORD_ONLY)
+    refuse_unknown("psana_dask.open", options, known)
 
 
 def is_stream(source: Any) -> bool:

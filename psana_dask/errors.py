@@ -177,11 +177,30 @@ class ConstantsWarning(PsanaWarning):
     """Data are delivered uncalibrated, or with default constants."""
 
 
+def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """Build the error for a name that a module does not have, listing the nearest ones."""
+    near = "" if name.startswith("__") else suggestion(name, known)
+    return AttributeError(f"module {module!r} has no attribute {name!r}{near}")
+
+
+def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TypeError for the first keyword that a call does not take, listing the nearest ones."""
+    choices = list(known)
+    for name in given:
+        if name not in choices:
+            raise TypeError(f"{call} takes no {name}={suggestion(name, choices)}")
+
+
+def near_names(name: str, known: Iterable[str], most: int = 5) -> list[str]:
+    """Return the names that are spelled like `name`, the nearest first."""
+    lowered = {n.lower(): n for n in known}
+    return [lowered[n] for n in difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=0.5)]
+
+
 def suggestion(name: str, known: Iterable[str], most: int = 5) -> str:
     """Return ``"; did you mean ...?"`` with the known names nearest to `name`."""
     names = list(known)
-    lowered = {n.lower(): n for n in names}
-    near = [lowered[n] for n in difflib.get_close_matches(name.lower(), lowered, n=most, cutoff=0.5)]
+    near = near_names(name, names, most)
     near += [n for n in names if name and name.lower() in n.lower() and n not in near]
     if near:
         return f"; did you mean {', '.join(near[:most])}?"

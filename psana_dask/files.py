@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from psana_dask.errors import AmbiguousRun, RunNotFound
+from psana_dask.errors import AmbiguousRun, RunNotFound, near_names
 from psana_dask.options import current
 
 FILE_NAME = re.compile(
@@ -243,9 +243,24 @@ def _experiment_files(experiment: str, folder: str | os.PathLike[str] | None) ->
     """Return the data files of an experiment and the folder where they were looked for."""
     base = Path(folder) if folder else current().data_folder() / experiment[:3].lower() / experiment / "xtc"
     if not base.is_dir():
-        hint = "" if folder else "; say dir=FOLDER, or set SIT_PSDM_DATA to the root of the data"
-        raise RunNotFound(f"no folder {base}{hint}")
+        if folder:
+            raise RunNotFound(f"no folder {base}")
+        hint = "say dir=FOLDER, or set SIT_PSDM_DATA to the root of the data"
+        raise RunNotFound(f"no folder {base}{_near_folders(base.parent)}; {hint}")
     return _folder_files(base), str(base)
+
+
+def _near_folders(experiment: Path) -> str:
+    """Return the experiments on disk whose names are like this one's, for a message."""
+    near = near_names(experiment.name, (place.name for place in _children(experiment.parent)))
+    return f" (but {', '.join(near)})" if near else ""
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _listed_files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -258,7 +273,9 @@ def _listed_files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[st
         return [os.path.abspath(name)]
     if glob.has_magic(name):
         return sorted(os.path.abspath(p) for p in glob.glob(name) if p.endswith(SUFFIXES))
-    raise RunNotFound(f"no file or folder {name}, and no experiment is called so")
+    near = near_names(Path(name).name, (p.name for p in _children(Path(name).absolute().parent)), 3)
+    beside = f"; beside it are {', '.join(near)}" if near else ""
+    raise RunNotFound(f"no file or folder {name}, and no experiment is called so{beside}")
 
 
 def _folder_files(folder: Path) -> list[str]:

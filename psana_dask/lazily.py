@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from psana_dask.errors import no_attribute
+
 
 def on_first_use(
     package: str, modules: Mapping[str, Iterable[str]]
@@ -28,7 +30,7 @@ def on_first_use(
 
     def attribute(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise no_attribute(package, name, homes)
         found = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
         setattr(sys.modules[package], name, found)
         return found

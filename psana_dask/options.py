@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from psana_dask.errors import suggestion
+
 
 @dataclass(frozen=True)
 class Options:
@@ -75,7 +77,8 @@ class set_options:
         global _current  # noqa: PLW0603  (the one place where process-wide state lives)
         unknown = set(changes) - {f.name for f in fields(Options)}
         if unknown:
-            raise ValueError(f"no such option: {', '.join(sorted(unknown))}")
+            name = sorted(unknown)[0]
+            raise ValueError(f"no such option: {name}{suggestion(name, (f.name for f in fields(Options)))}")
         for name in ("cache_dir", "data_root"):
             if changes.get(name) is not None:
                 changes[name] = Path(str(changes[name]))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from psana_dask.dataset import Names, View
+from psana_dask.errors import refuse_unknown
 from psana_dask.pipeline import SCALAR_CHUNK
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ class EventResults:
     def _statistic(self, which: str, names: Wanted, by: Any, mask: Any, choices: Mapping[str, Any]) -> Any:
         from psana_dask.reductions.calls import Choices, statistic
 
+        refuse_unknown(f"run.{which}", choices, ("weights", "calibration", "progress"))
         return statistic(self._view, which, names, Choices(by, mask, **choices))
 
     def map(

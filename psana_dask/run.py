@@ -19,7 +19,7 @@ import numpy.typing as npt
 from psana_dask.choice import Choice
 from psana_dask.dataset import Names, View, event_coords, event_facts, run_attrs, run_dataset
 from psana_dask.detector import Detector
-from psana_dask.errors import DroppedWarning, NameNotFound, suggestion
+from psana_dask.errors import DroppedWarning, NameNotFound, near_names, suggestion
 from psana_dask.evr import CodeCondition, Evr
 from psana_dask.indexing import labelled
 from psana_dask.keys import parse_keys, times
@@ -131,6 +131,9 @@ class Run(EventResults):
         if plain not in self._view.entries:
             if name == "timetool":
                 return self._time_tool()
+            calls = near_names(name, (call for call in dir(type(self)) if not call.startswith("_")), 1)
+            if calls and not near_names(name, self._view.entries):
+                raise AttributeError(f"no detector or call {name!r}; did you mean {calls[0]}?")
             raise AttributeError(f"no detector {name!r}{suggestion(name, self._view.entries)}")
         return Detector(self._view, self._view.entries[plain])
 
@@ -151,12 +154,25 @@ class Run(EventResults):
         return list(self._view.entries)
 
     def search(self, text: str) -> list[str]:
-        """Return detectors, fields and EPICS variables whose names or PVs contain `text`."""
+        """Return detectors, fields and EPICS variables whose names or PVs contain `text`.
+
+        Where none does, those that are spelled like it.
+
+        Parameters
+        ----------
+        text : str
+            Capitals do not matter.
+
+        Examples
+        --------
+        >>> run.search("temp")
+        ['temperature', 'TST:TEMP']
+        """
         wanted = text.lower()
         names = list(self._view.entries)
         names += [f"{n}.{f}" for n, e in self._view.entries.items() for f in e.channels]
         names += [n for s in self.epics.series.values() for n in s.spellings]
-        return [n for n in names if wanted in n.lower()]
+        return [n for n in names if wanted in n.lower()] or near_names(text, names)
 
     def config(self, detector: str, time: Any = None) -> DetectorConfig:
         """Return the settings of a detector, at a time or at the end of the run.

@@ -41,7 +41,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME and name not in _ABOVE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from psana_dask.errors import no_attribute
+
+        raise no_attribute(__name__, name, __all__)
     from importlib import import_module
 
     return getattr(import_module(_ABOVE.get(name) or f"{__name__}.{_HOME[name]}"), name)

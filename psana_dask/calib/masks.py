@@ -10,14 +10,14 @@ Rules: PSCalib ``GlobalUtils.py``, lcls2 ``UtilsMask.py`` and ``mask_algos.py``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from psana_dask.calib.detectors import GENERIC, Detector
-from psana_dask.errors import ConstantsError
+from psana_dask.errors import ConstantsError, refuse_unknown
 
 Mask = NDArray[np.uint8]
 Shape = Literal["rhombus", "circle", "square"]
@@ -196,6 +196,7 @@ def combined_mask(
     ndarray of uint8, `shape`
         1 good, 0 bad.
     """
+    refuse_unknown("a mask", parts, (f.name for f in fields(MaskParts)))
     wanted = MaskParts(**parts)
     mask = _status(constants, shape, detector, wanted)
     for part in _layout(shape, wanted):

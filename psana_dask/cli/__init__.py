@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from psana_dask import __version__
-from psana_dask.errors import PsanaError
+from psana_dask.errors import PsanaError, suggestion
 
 COMMANDS = {
     "info": "look",
@@ -47,6 +47,14 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         return getattr(importlib.import_module(f"psana_dask.cli.{COMMANDS[name]}"), name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; a wrong name is told the nearest ones."""
+        if args and args[0] not in COMMANDS:
+            ctx.fail(f"no command {args[0]!r}{suggestion(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; Ctrl-C leaves quietly with status 130."""

@@ -52,7 +52,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from psana_dask.errors import no_attribute
+
+        raise no_attribute(__name__, name, __all__)
     module = importlib.import_module(f"{__name__}.{_HOMES[name] or name}")
     found = getattr(module, name) if _HOMES[name] else module
     setattr(sys.modules[__name__], name, found)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from psana_dask.errors import no_attribute
 from psana_dask.psana.datasource import (
     DataSource,
     Detector,
@@ -39,5 +40,5 @@ __all__ = [  # noqa: PLE0604  (the packages of types are made when they are aske
 
 def __getattr__(name: str) -> Any:
     if name not in PACKAGES:
-        raise AttributeError(f"module 'psana_dask.psana' has no attribute {name!r}")
+        raise no_attribute(__name__, name, __all__)
     return Package(name)

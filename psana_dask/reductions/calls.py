@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from psana_dask.analysis.perframe import PerFrame
 from psana_dask.dataset import View, run_attrs
+from psana_dask.errors import suggestion
 from psana_dask.indexing import labelled
 from psana_dask.reductions import compute, tasks
 from psana_dask.reductions.groups import By, Condition, Groups, event_values, given_values, groups_of
@@ -91,8 +92,8 @@ def reduce(view: View, what: Any, names: Names, choices: Choices, merge: Any = N
     wanted = tuple([what] if isinstance(what, str | Histogram | Projection) else what)
     unknown = [w for w in wanted if not _is_wanted(w)]
     if unknown:
-        there = ", ".join(STATISTICS)
-        raise ValueError(f"no statistic {unknown[0]!r}; there are {there}, Histogram, Projection")
+        near = suggestion(str(unknown[0]), [*STATISTICS, "Histogram", "Projection"], 9)
+        raise ValueError(f"no statistic {unknown[0]!r}{near}")
     found, _ = reduced(view, names, wanted, choices)
     arrays = {f"{q.name}_{key}": array for q, made in found for key, array in made.items()}
     return labelled_dataset(view, arrays).assign_coords(constants_of(view, [q for q, _ in found]))

@@ -262,7 +262,8 @@ def event_values(view: View, name: str) -> NDArray[Any]:
         return _epics(view, epics, name)
     if entry is not None and entry.name in view.entries and len(entry.channels) == 1:
         return _scalar(view, entry, next(iter(entry.channels)))
-    known = [*steps.values, *epics, *(f"{n}.{f}" for n, e in view.entries.items() for f in e.channels)]
+    fields = (f"{n}.{f}" for n, e in view.entries.items() for f in e.channels)
+    known = ["step", "run", *steps.values, *epics, *fields]
     raise NameNotFound.of("scan variable, EPICS variable or scalar field", name, known)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from psana_dask.catalog import Entry
 from psana_dask.dataset import Names, View, field_of
+from psana_dask.errors import suggestion
 from psana_dask.fields import any_panel
 from psana_dask.pipeline import FrameArray, catalog_of
 from psana_dask.reductions.eventfields import EventField, event_fields
@@ -239,7 +240,8 @@ class Block:
         """
         entry = catalog_of(self.source.view.recording).find(name)
         if entry is None or entry.name not in self.source.view.entries:
-            raise AttributeError(f"no detector {name!r} in this event")
+            near = suggestion(name, self.source.view.entries)
+            raise AttributeError(f"no detector {name!r} in this event{near}")
         return entry
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from psana_dask.errors import suggestion
 from psana_dask.simulate.describe import Algorithm, Choice, Config, Detector, Enum, Field
 from psana_dask.simulate.values import (
     Moment,
@@ -162,7 +163,7 @@ def filled_in(detector: Detector) -> Detector:
         If the kind is unknown.
     """
     if detector.kind not in KINDS:
-        raise ValueError(f"no kind {detector.kind!r} of detector; there are {', '.join(KINDS)}")
+        raise ValueError(f"no kind {detector.kind!r} of detector{suggestion(detector.kind, KINDS, 20)}")
     kind = KINDS[detector.kind]
     shape = kind.shape if detector.shape is None else detector.shape
     algorithms = kind.algorithms(shape) if detector.algorithms is None else detector.algorithms
@@ -184,5 +185,3 @@ def _renamed(algorithm: Algorithm, detector: Detector) -> Algorithm:
         return replace(field, name=detector.frame_field or field.name, dtype=detector.dtype or field.dtype)
 
     return replace(algorithm, fields=tuple(chosen(field) for field in algorithm.fields))
-
-

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from psana_dask.errors import suggestion
 from psana_dask.readers.records import Record
 from psana_dask.readers.tables import record_for
 from psana_dask.readers.tables.names import BLD_NAMES
@@ -411,8 +412,8 @@ def _kind_of(detector: Detector) -> XtcKind:
     if detector.kind == "record" and detector.record and detector.source:
         return XtcKind(detector.source, detector.record, _of_record(detector.record))
     if detector.kind not in XTC_KINDS:
-        known = ", ".join([*XTC_KINDS, "record (with record= and source=)"])
-        raise ValueError(f"no kind {detector.kind!r} of LCLS-1 detector; there are {known}")
+        near = suggestion(detector.kind, [*XTC_KINDS, "record (with record= and source=)"], 30)
+        raise ValueError(f"no kind {detector.kind!r} of LCLS-1 detector{near}")
     return XTC_KINDS[detector.kind]
 
 

@@ -1,0 +1,111 @@
+"""Finding one's way: a wrong name is told the nearest ones, and an experiment's name is enough to begin."""
+
+import subprocess
+import sys
+
+import pytest
+
+import psana_dask
+from psana_dask import psana
+from psana_dask.errors import NameNotFound, RunNotFound
+from psana_dask.simulate import Detector, RunSpec, write
+
+MISSES = {
+    "a name of the package": (lambda run: psana_dask.opne, "did you mean open"),
+    "a name of a subpackage": (lambda run: psana_dask.analysis.find_peks, "did you mean find_peaks"),
+    "a name of the psana face": (lambda run: psana.DataSorce, "did you mean DataSource"),
+    "a call of a run": (lambda run: run.serach, "did you mean search"),
+    "a detector": (lambda run: run.epixx, "did you mean epix"),
+    "a detector by item": (lambda run: run["gdm"], "did you mean gmd"),
+    "a detector of the mapping": (lambda run: run.detectors["epixx"], "did you mean epix"),
+    "a field": (lambda run: run.epix.rwa, "did you mean raw"),
+    "a field by item": (lambda run: run["epix", "rwa"], "did you mean raw"),
+    "a call of a detector": (lambda run: run.epix.calibrate, "'calibrated' is near"),
+    "an EPICS variable": (lambda run: run.epics["TST:TMEP"], "did you mean TST:TEMP"),
+    "settings of a detector": (lambda run: run.config("epixx"), "did you mean epix"),
+    "a setting": (lambda run: run.epix.config[2]["asicPixlConfig"], "did you mean asicPixelConfig"),
+    "a name of a dataset": (lambda run: run.dataset(["gmd.milliJoules"]), "milliJoulesPerPulse"),
+    "a choice of a reduction": (lambda run: run.mean("epix.raw", wieghts=3), "did you mean weights"),
+    "a statistic": (lambda run: run.reduce("maen", "gmd"), "did you mean mean"),
+    "what to group by": (lambda run: run.mean("gmd", by="setp"), "did you mean step"),
+    "a scan variable": (lambda run: run.mean("gmd", by=("deley", [0, 1])), "did you mean delay"),
+    "a field in a loop": (lambda run: next(run.loop("epix.rwa")), "did you mean raw"),
+    "a detector in a loop": (lambda run: next(iter(run)).epixx, "did you mean epix"),
+    "a choice of calibration": (lambda run: run.jf.calibrated(comon_mode=None), "did you mean common_mode"),
+    "a part of a mask": (lambda run: run.jf.masked(egdes=1), "did you mean edges"),
+    "a choice of open": (lambda run: psana_dask.open(run.files, calb="x"), "did you mean calib"),
+    "an option": (lambda run: psana_dask.set_options(cach_dir="x"), "did you mean cache_dir"),
+    "an integrating detector": (lambda run: run.group_by_readout("ttt"), "did you mean tt"),
+    "a condition as text": (
+        lambda run: psana_dask.conditions.events_where(run, "gmdd.energy > 3"),
+        "did you mean gmd",
+    ),
+    "a site": (lambda run: psana_dask.cluster.slurm("s3dff"), "did you mean s3df"),
+    "a kind of simulated detector": (
+        lambda run: write(RunSpec(detectors=(Detector(name="a", kind="camra"),)), "nowhere"),
+        "did you mean camera",
+    ),
+    "a time": (lambda run: run.sel("2024-06-14T06:13:03"), "the nearest is 2024-06-14T06:12:03"),
+}
+
+
+@pytest.mark.parametrize("what", MISSES)
+def test_a_miss_names_what_is_near(what, rich_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, near = MISSES[what]
+    with pytest.raises((AttributeError, NameNotFound, TypeError, ValueError)) as raised:
+        call(rich_run)
+    assert near in str(raised.value)
+
+
+def test_search(rich_run):
+    assert rich_run.search("temp") == ["temperature", "TST:TEMP"]
+    assert rich_run.search("MILLI") == ["gmd.milliJoulesPerPulse", "gmd.milliJoulesAverage"]
+    assert "temperature" in rich_run.search("tempreature")  # nothing contains it: what is spelled like it
+    assert rich_run.search("xyzzy plugh") == []
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Where two experiments are, one with the runs 3 and 4."""
+    place = tmp_path_factory.mktemp("root")
+    cam = Detector(name="cam", kind="camera", shape=(8, 12))
+    for experiment, number in (("tstx00117", 3), ("tstx00117", 4), ("tstl00217", 1)):
+        spec = RunSpec(experiment=experiment, number=number, events=5, detectors=(cam,))
+        write(spec, place / "tst" / experiment / "xtc")
+    return place
+
+
+def command(root, *arguments):
+    env = {"SIT_PSDM_DATA": str(root), "PATH": "/usr/bin:/bin"}
+    env |= {k: v for k, v in __import__("os").environ.items() if k not in env}
+    line = [sys.executable, "-m", "psana_dask", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=env, check=False)
+
+
+def test_who_knows_only_the_experiment(root):
+    with psana_dask.set_options(data_root=root):
+        assert psana_dask.list_runs("tstx00117").run.tolist() == [3, 4]
+        with pytest.raises(ValueError, match=r"3.*4") as several:
+            psana_dask.open("tstx00117")
+        assert "run=" in str(several.value)
+        with pytest.raises(RunNotFound, match="tstx00117"):
+            psana_dask.open("tstx00171", run=3)
+        with pytest.raises(RunNotFound, match="there are runs 3, 4"):
+            psana_dask.open("tstx00117", run=5)
+        assert psana_dask.open("tstl00217").number == 1
+
+
+def test_commands_for_who_knows_only_the_experiment(root):
+    listed = command(root, "ls", "tstx00117")
+    assert listed.returncode == 0, listed.stderr
+    assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["3", "4"]
+    said = command(root, "info", "tstx00117", "--run", "4")
+    assert "tstx00117 run 4: 5 events" in said.stdout
+    several = command(root, "info", "tstx00117")
+    assert several.returncode == 1
+    assert "3" in several.stderr
+    assert "4" in several.stderr
+    wrong = command(root, "inof", "tstx00117")
+    assert wrong.returncode == 2
+    assert "did you mean info" in wrong.stderr
