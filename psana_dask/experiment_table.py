@@ -133,6 +133,11 @@ class RunEntry:
     error: str = ""
 
     @property
+    def name(self) -> str:
+        """Experiment and run in one word."""
+        return f"{self.experiment or 'run'}-r{max(self.number, 0):04}"
+
+    @property
     def identity(self) -> str:
         """A word that changes when the files change."""
         parts: list[Any] = [VERSION, self.number]
@@ -258,8 +263,7 @@ class Kept:
     def of(cls, entry: RunEntry, options: Mapping[str, Any], *, refresh: bool) -> Kept:
         """Read what is known; nothing, if the file is not there, or is not ours."""
         word = digest([entry.identity, sorted(options.items())])
-        name = f"{entry.experiment or 'run'}-r{entry.number:04}-{word}.json"
-        path = current().cache_folder() / "summary" / name
+        path = current().cache_folder() / "summary" / f"{entry.name}-{word}.json"
         try:
             found = {} if refresh else json.loads(path.read_text(encoding="utf-8"), object_hook=_read)
         except (OSError, ValueError):
@@ -347,7 +351,7 @@ tr.bad { background: #fee; }
 def page_of(
     table: pd.DataFrame,
     title: str,
-    links: Mapping[int, Mapping[str, str]] | None = None,
+    links: Mapping[Any, Mapping[str, str]] | None = None,
     said: Sequence[str] = (),
 ) -> str:
     """Return a table as an HTML page.
@@ -357,8 +361,8 @@ def page_of(
     table : DataFrame
         From `summary`.
     title : str
-    links : mapping of int to mapping of str to str, optional
-        By run: words and the addresses that they lead to.
+    links : mapping of labels to mapping of str to str, optional
+        By the label of a row: words and the addresses that they lead to.
     said : sequence of str
         Sentences above the table.
     """
@@ -370,8 +374,8 @@ def page_of(
         *(f"<p>{markup.escape(sentence)}</p>" for sentence in said),
         f"<table><tr>{''.join(heads)}</tr>",
     ]
-    for row in flat.to_dict("records"):
-        more = _links(links.get(int(row["run"]), {})) if links else ""
+    for label, row in zip(table.index, flat.to_dict("records"), strict=True):
+        more = _links(links.get(label, {})) if links else ""
         bad = " class='bad'" if row["error"] else ""
         lines.append(f"<tr{bad}>{''.join(map(_td, row.values()))}{more}</tr>")
     return "\n".join([*lines, "</table></body></html>", ""])

@@ -154,7 +154,7 @@ class State:
         """Tell whether the files of a run are complete: closed, and unchanged for a while."""
         if any(path.endswith(".inprogress") for path in entry.files.paths):
             return False
-        now, key = time.time(), str(entry.number)
+        now, key = time.time(), entry.name
         changed = max(os.stat(path).st_mtime for path in entry.files.paths)
         before = self.seen.get(key)
         if before is None or before[0] != entry.identity:
@@ -223,7 +223,7 @@ class Watch:
 
     # ---- one run ------------------------------------------------------------------------------
     def _run(self, state: State, entry: RunEntry) -> bool:
-        key = str(entry.number)
+        key = entry.name
         before = state.done.get(key)
         same = before is not None and before.identity == self._identity(entry)
         tries = before.tries if before is not None and same else 0
@@ -242,7 +242,7 @@ class Watch:
             if entry.error:
                 return replace(done, said=[entry.error])
             run = entry.open(**self.settings.options)
-            done = self._quality(run, done)
+            done = self._quality(run, entry, done)
             found = self._is_dark(run)
             if found is not None:
                 done = self._dark([run], found, done)
@@ -258,10 +258,10 @@ class Watch:
         rule = None if settings.dark_rule is None else fingerprint(settings.dark_rule)
         return digest([entry.identity, named and settings.detectors, named, rule])
 
-    def _quality(self, run: Run, done: Done) -> Done:
+    def _quality(self, run: Run, entry: RunEntry, done: Done) -> Done:
         """Write the page of a run's quality."""
         self.say(f"run {run.number}: quality")
-        path = self.settings.folder / "quality" / f"r{run.number or 0:04}.html"
+        path = self.settings.folder / "quality" / f"{entry.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         with _quiet():
             quality(run, sample=self.settings.sample, html=path)
@@ -314,7 +314,7 @@ class Watch:
         return done
 
     def _proposed(self, runs: Sequence[Run], name: str, done: Done) -> Done:
-        settings, number = self.settings, runs[0].number or 0
+        settings = self.settings
         refuse_in_force(settings.proposals, runs[0])
         with _quiet():
             made = dark(list(runs), name, memory=settings.memory)
@@ -327,7 +327,7 @@ class Watch:
             f"{name}: {len(kinds)} constants proposed in {settings.proposals}; {differences}",
             f"{name}: put them in force with: {command}",
         ]
-        picture = settings.folder / "darks" / f"r{number:04}_{name}.png"
+        picture = settings.folder / "darks" / f"{made.experiment or 'run'}-r{min(made.runs, default=0):04}_{name}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         pages = {}
         try:
@@ -346,11 +346,15 @@ class Watch:
             else:
                 said_of_it = "is still being written"
                 rows.append({"experiment": entry.experiment, "run": entry.number, "error": said_of_it})
-        for row in rows:
-            said = state.done.get(str(row["run"]), Done("")).said
+        labels: list[Any] = [entry.number for entry in found]
+        if len({entry.experiment for entry in found}) > 1:
+            labels = [(entry.experiment, entry.number) for entry in found]
+        done = [state.done.get(entry.name, Done("")) for entry in found]
+        for row, own in zip(rows, done, strict=True):
+            said = own.said
             row["error"] = "; ".join(dict.fromkeys(filter(None, [str(row["error"]), *said])))
-        links = {int(key): done.pages for key, done in state.done.items() if key.lstrip("-").isdigit()}
-        said = [f"run {key}: {line}" for key, done in state.done.items() for line in done.proposed]
+        links = {label: own.pages for label, own in zip(labels, done, strict=True)}
+        said = [f"{key}: {line}" for key, own in state.done.items() for line in own.proposed]
         table = table_of(rows) if rows else table_of([{"experiment": "", "run": 0, "error": ""}]).iloc[:0]
         page = page_of(table, f"{self.experiment}", links, said or ["No constants are proposed."])
         write_atomically(self.settings.folder / "index.html", page.encode())

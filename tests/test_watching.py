@@ -128,9 +128,11 @@ def test_pages_and_proposals(watch, data, tmp_path):
     seen = watch()
     assert seen.look() == 4
     out = tmp_path / "out"
-    assert sorted(p.name for p in (out / "quality").iterdir()) == ["r0005.html", "r0006.html", "r0008.html"]
+    assert sorted(p.name for p in (out / "quality").iterdir()) == [
+        f"tstx00117-r000{n}.html" for n in (5, 6, 8)
+    ]
     page = (out / "index.html").read_text()
-    assert "href='quality/r0006.html'" in page
+    assert "href='quality/tstx00117-r0006.html'" in page
     assert "r0007-s000-c000.xtc2 is neither XTC2 nor XTC" in page
     assert "psana-dask dark tstx00117 jf --run 5 --dir" in page
     known = dark(psana_dask.open(data, 5), "jf").constants()
@@ -141,7 +143,7 @@ def test_pages_and_proposals(watch, data, tmp_path):
         # text files of constants have three decimals
         np.testing.assert_allclose(lookup.found().value, known[kind].value, atol=6e-4)
         assert store.history("jf", kind)[0].comment.startswith("proposed by psana-dask watch")
-    assert (out / "darks" / "r0005_jf.png").stat().st_size > 1000
+    assert (out / "darks" / "tstx00117-r0005_jf.png").stat().st_size > 1000
     assert not (data.parent / "calib").exists()  # nothing is put in force
     assert "pedestals" not in psana_dask.open(data, 6).opal.constants
 
@@ -182,7 +184,9 @@ def test_an_interrupted_watch_goes_on_where_it_was(watch, monkeypatch, tmp_path)
         watch().look()
     monkeypatch.setattr(watching, "quality", whole)
     assert watch().look() == 3
-    assert set(json.loads((tmp_path / "out/state.json").read_text())["done"]) == {"5", "6", "7", "8"}
+    assert set(json.loads((tmp_path / "out/state.json").read_text())["done"]) == {
+        f"tstx00117-r000{n}" for n in range(5, 9)
+    }
 
 
 def test_a_file_that_cannot_be_read_is_tried_again(watch, monkeypatch):
@@ -255,3 +259,13 @@ def test_an_experiment_without_runs_yet(tmp_path):
     said = []
     Watch("tstx00117", tmp_path / "xtc", WatchSettings(tmp_path / "out"), said.append).look()
     assert "No constants are proposed." in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_folder_of_two_experiments(tmp_path):
+    for name in ("tstx00117", "xppl00118"):
+        write(tmp_path / "xtc", 5, experiment=name)
+    seen = Watch(tmp_path / "xtc", None, WatchSettings(tmp_path / "out", settle=0.0, sample=0), print)
+    assert (seen.look(), seen.look()) == (2, 0)
+    page = (tmp_path / "out/index.html").read_text()
+    assert "href='quality/tstx00117-r0005.html'" in page
+    assert "href='quality/xppl00118-r0005.html'" in page
