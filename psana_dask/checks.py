@@ -26,6 +26,9 @@ SHIFTS = np.arange(-3, 4)
 HOT = 8.0
 """A pixel is hot if its mean is this many robust standard deviations above its neighbours, but for one."""
 
+REGULAR = 0.8
+"""A detector that more than this share of the events has should be in all of them."""
+
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
@@ -322,10 +325,14 @@ def findings(found: xr.Dataset) -> list[str]:
         row = found.sel(detector=name)
         if row["present"] == 0:
             said.append(f"{name} is declared, but in no event")
+        if REGULAR < row["present"] < 1:
+            missing, longest_absence = int(row["missing"]), int(row["longest_absence"])
+            said.append(f"{name}: missing in {missing} events, {longest_absence} of them in a row")
         if row["damaged"] > 0:
             said.append(f"{name}: {int(row['damaged'])} damaged events")
         if row["saturated"] > 1e-3:
             said.append(f"{name}: {float(row['saturated']):.1%} of the values are saturated")
+        said += [f"{name}: {int(row[what])} {what}" for what in ("dead", "hot") if row[what] > 0]
     for name in found["scalar"].values:
         shift = float(found["off_by"].sel(scalar=name))
         if np.isfinite(shift) and shift != 0:

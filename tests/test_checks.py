@@ -78,6 +78,7 @@ def test_what_is_missing_is_counted(found):
     assert (silent["present"], silent["missing"], silent["longest_absence"]) == (0, EVENTS, EVENTS)
     assert not any("silent" in name for name in found["scalar"].values)
     assert "silent is declared, but in no event" in findings(found)
+    assert "cam: missing in 4 events, 3 of them in a row" in findings(found)
 
 
 def test_pixels_are_judged(found):
@@ -86,6 +87,7 @@ def test_pixels_are_judged(found):
     assert cam["hot"] == 2
     assert cam["saturated"] == pytest.approx(1 / 600)
     assert np.isnan(found.sel(detector="sound")["dead"])
+    assert {"cam: 3 dead", "cam: 2 hot"} <= set(findings(found))
 
 
 def test_channels_of_digitisers_are_judged(found):
