@@ -327,7 +327,8 @@ class Watch:
             f"{name}: {len(kinds)} constants proposed in {settings.proposals}; {differences}",
             f"{name}: put them in force with: {command}",
         ]
-        picture = settings.folder / "darks" / f"{made.experiment or 'run'}-r{min(made.runs, default=0):04}_{name}.png"
+        stem = f"{made.experiment or 'run'}-r{min(made.runs, default=0):04}_{name}"
+        picture = settings.folder / "darks" / f"{stem}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         pages = {}
         try:
