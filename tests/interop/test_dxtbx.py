@@ -43,13 +43,18 @@ def folder(tmp_path_factory):
         BEAM,
     )
     simulate.write(RunSpec(events=7, number=3, detectors=detectors, missing=gone), where / "xtc")
+    return where
+
+
+@pytest.fixture(autouse=True, scope="module")
+def constants():
     rng = np.random.default_rng(0)
-    constants = {
+    made = {
         "pedestals": rng.normal(90, 5, (3, 2, 512, 1024)).astype(np.float32),
         "pixel_status": (rng.random((3, 2, 512, 1024)) < 0.01).astype(np.uint64),
     }
-    psana_dask.calib.deploy(constants, where / "calib", "jf", 0)
-    return where
+    with psana_dask.set_options(calib=made):
+        yield
 
 
 @pytest.fixture

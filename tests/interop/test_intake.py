@@ -1,6 +1,7 @@
 """Runs as entries of an intake catalogue."""
 
 import importlib
+import importlib.util
 import subprocess
 import sys
 
@@ -36,8 +37,8 @@ source.read().to_netcdf(sys.argv[2], engine="h5netcdf")
 """
 
 
+@pytest.mark.skipif(importlib.util.find_spec("intake") is None, reason="no intake: pip install intake")
 def test_an_entry_of_a_catalogue(tmp_path):
-    pytest.importorskip("intake", reason="no intake: pip install intake")
     detectors = (Detector(name="gmd", kind="gmd"), Detector(name="cam", kind="camera", shape=(4, 5)))
     simulate.write(RunSpec(events=9, number=3, detectors=detectors), tmp_path / "xtc")
     (tmp_path / "catalogue.yaml").write_text(
