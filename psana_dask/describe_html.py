@@ -30,32 +30,35 @@ LONGEST = 60
 """Characters of a value."""
 
 BINS = 96
-"""Bars of the picture of the events in time."""
+"""Bars, at most, of the picture of the events in time."""
 
 STYLE = """
 .psana-run {
   --ink: var(--jp-content-font-color1, var(--pst-color-text-base, var(--vscode-foreground, #20242a)));
   --faint: var(--jp-content-font-color2, var(--pst-color-text-muted, var(--vscode-disabledForeground, #678)));
   --line: var(--jp-border-color2, var(--pst-color-border, var(--vscode-panel-border, #d9dee5)));
-  --accent: #1b7f79; --alarm: #b3261e; --care: #9a6700;
+  --accent: #1b8f88; --alarm: #d0342c; --care: #a87200;
   color: var(--ink); font-size: 13px; line-height: 1.45; max-width: 64em; }
-.psana-run header { border-left: 4px solid var(--accent); padding: 2px 0 2px 12px; margin-bottom: 8px; }
+.psana-run header { border-left: 4px solid var(--accent); padding: 2px 0 2px 12px; margin: 4px 0 8px; }
 .psana-run header b { font-size: 16px; }
 .psana-run .faint { color: var(--faint); }
 .psana-run .badge { border: 1px solid var(--line); border-radius: 9px; padding: 0 8px; margin-left: 8px;
   font-size: 11px; color: var(--faint); }
-.psana-run table { border-collapse: collapse; margin: 0; width: 100%; border: none; font-size: 13px; }
-.psana-run th, .psana-run td { text-align: left !important; padding: 2px 14px 2px 0; border: none;
-  border-bottom: 1px solid var(--line); background: transparent; vertical-align: top; }
-.psana-run thead th, .psana-run th.kind { font-weight: 600; color: var(--faint); font-size: 11px;
+.psana-run.psana-run table { border-collapse: collapse; margin: 0; width: 100%; border: none;
+  table-layout: auto; font-size: 13px; color: inherit; }
+.psana-run.psana-run tr { background: transparent; }
+.psana-run.psana-run :is(th, td) { text-align: left; padding: 2px 14px 2px 0; border: none; max-width: none;
+  border-bottom: 1px solid var(--line); background: transparent; vertical-align: top; color: inherit; }
+.psana-run.psana-run :is(thead th, th.kind) { font-weight: 600; color: var(--faint); font-size: 11px;
   letter-spacing: .04em; padding-top: 8px; }
 .psana-run td.name { font-weight: 600; }
-.psana-run code, .psana-run td.code { font-family: var(--jp-code-font-family, monospace); font-size: 12px;
-  background: transparent; color: inherit; }
+.psana-run.psana-run :is(code, td.code) { font-size: 12px;
+  font-family: var(--jp-code-font-family, monospace); }
+.psana-run.psana-run code { background: transparent; color: inherit; padding: 0; border: none; }
 .psana-run .bar { display: inline-block; width: 56px; height: 7px; border-radius: 3px;
   background: var(--line); margin-right: 6px; overflow: hidden; vertical-align: baseline; }
-.psana-run td.line { white-space: nowrap; }
 .psana-run .bar i { display: block; height: 100%; background: var(--accent); }
+.psana-run.psana-run :is(td, th).line { white-space: nowrap; }
 .psana-run .there { color: var(--accent); } .psana-run .none { color: var(--alarm); }
 .psana-run .unasked, .psana-run .other { color: var(--care); }
 .psana-run details { margin-top: 6px; } .psana-run td details { margin: 0; }
@@ -135,10 +138,10 @@ def _when(run: Run) -> list[Markup]:
 def _events_in_time(run: Run) -> Markup:
     """Draw how many events each slice of the run's time has."""
     ticks = run._view.time.astype(np.int64)
-    span = ticks[-1] - ticks[0]
-    if span <= BINS:
+    span, bins = ticks[-1] - ticks[0], min(BINS, max(1, len(ticks) // 4))
+    if span <= bins:
         return Markup()
-    counts = np.bincount((ticks - ticks[0]) * BINS // (span + 1), minlength=BINS)
+    counts = np.bincount((ticks - ticks[0]) * bins // (span + 1), minlength=bins)
     heights = 14.0 * counts / counts.max()
     step = 140.0 / len(counts)
     bars = "".join(
@@ -174,7 +177,8 @@ def _rows(one: Summary, *, folded: bool = True) -> list[Markup]:
         "tr", element("td", one.name, class_="name"), element("td", one.det_type), element("td", name),
         element("td", first["dtype"], class_="code"), element("td", first["shape"], class_="code"),
         element("td", f"{one.rate:.4g} Hz" if one.fields else "", class_="line"),
-        element("td", _share(one) if one.fields else "", class_="line"), element("td", _constants(one)),
+        element("td", _share(one) if one.fields else "", class_="line"),
+        element("td", _constants(one), class_="line"),
     )  # fmt: skip
     return [row] if folded else [row, *(_field_row(f) for f in others)]
 
