@@ -26,6 +26,9 @@ SHIFTS = np.arange(-3, 4)
 HOT = 8.0
 """A pixel is hot if its mean is this many robust standard deviations above its neighbours, but for one."""
 
+ENOUGH = 16
+"""Events in which a pixel that lives does not have one value by chance."""
+
 REGULAR = 0.8
 """A detector that more than this share of the events has should be in all of them."""
 
@@ -332,7 +335,8 @@ def findings(found: xr.Dataset) -> list[str]:
             said.append(f"{name}: {int(row['damaged'])} damaged events")
         if row["saturated"] > 1e-3:
             said.append(f"{name}: {float(row['saturated']):.1%} of the values are saturated")
-        said += [f"{name}: {int(row[what])} {what}" for what in ("dead", "hot") if row[what] > 0]
+        if row["sampled"] >= ENOUGH:
+            said += [f"{name}: {int(row[what])} {what}" for what in ("dead", "hot") if row[what] > 0]
     for name in found["scalar"].values:
         shift = float(found["off_by"].sel(scalar=name))
         if np.isfinite(shift) and shift != 0:

@@ -108,6 +108,16 @@ def test_any_chunking_finds_the_same_edges(waves):
     for size in (1, 3, 8):
         lazy = analysis.find_edges(data.chunk(time=size, sample=200), threshold=-10, deadtime=3, most=4)
         xr.testing.assert_identical(lazy.compute(), whole)
+    basis = algorithms.basis_of(waves[0].reshape(16, 600), 3)
+    others = {
+        "pulses": lambda d: analysis.find_pulses(d, threshold=-10, most=4),
+        "baseline": lambda d: analysis.subtract_baseline(d, slice(0, 50)),
+        "fit": lambda d: analysis.fit_basis(d, basis),
+    }
+    for name, made in others.items():
+        for size in (1, 3):
+            lazy = made(data.chunk(time=size, channel=1)).compute()
+            assert lazy.identical(made(data)), name
     windows = analysis.integrate_windows(data, [(0, 300), (300, 600)])
     xr.testing.assert_identical(
         analysis.integrate_windows(data.chunk(time=3), [(0, 300), (300, 600)]), windows
