@@ -34,6 +34,10 @@ class ArrayAccessor:
         ------
         ValueError
             The array does not know what is missing (no ``<detector>_present`` coordinate).
+
+        Examples
+        --------
+        >>> run.epixquad.raw.psana.masked().mean("time")
         """
         detector = self._array.attrs.get("detector")
         names = [f"{detector}_{kind}" for kind in ("panel_present", "present")] + ["panel_present", "present"]
@@ -54,6 +58,10 @@ class ArrayAccessor:
             ``det.constants``, or arrays.
         **choices
             ``common_mode=``, ``gain=``, ``mask=``, ``detector=``, ...: see `psana_dask.words.calibrate`.
+
+        Examples
+        --------
+        >>> words.psana.calibrate({"pedestals": pedestals}, detector="epix100")
         """
         from psana_dask.words import calibrate
 
@@ -68,6 +76,10 @@ class ArrayAccessor:
             Or the text of one, or a file in any format that `psana_dask.geometry.load` reads.
         **choices
             ``fill=``, ``overlap=``, ``holes=``, ...: see `psana_dask.images.assemble`.
+
+        Examples
+        --------
+        >>> panels.psana.assemble("54-end.data")
         """
         from psana_dask.geometry.files import as_geometry
         from psana_dask.images import assemble
@@ -131,6 +143,10 @@ class DatasetAccessor:
         ----------
         name : str
             A variable with ``<name>_count`` beside it.
+
+        Examples
+        --------
+        >>> run.hsd.chan00.psana.ragged("chan00")[0]
         """
         ends = np.cumsum(self._counts(name))
         return np.split(self._dataset[name].values, ends)[: len(ends)]
@@ -145,6 +161,10 @@ class DatasetAccessor:
             By default the longest event.
         fill : number
             What stands behind the last value.
+
+        Examples
+        --------
+        >>> run.hsd.chan00.psana.padded("chan00", 400)
         """
         pieces = self.ragged(name)
         width = max((len(p) for p in pieces), default=0) if n is None else n
@@ -155,7 +175,12 @@ class DatasetAccessor:
         return xr.DataArray(out, {"time": time}, ("time", f"{name}_padded"), name=name)
 
     def to_awkward(self, name: str) -> Any:
-        """Return a ragged variable as an awkward array (needs the library awkward)."""
+        """Return a ragged variable as an awkward array (needs the library awkward).
+
+        Examples
+        --------
+        >>> run.hsd.chan00.psana.to_awkward("chan00")
+        """
         try:
             import awkward
         except ImportError:

@@ -99,6 +99,10 @@ class Detector:
         ------
         NameNotFound
             No such field, or no event has it.
+
+        Examples
+        --------
+        >>> run.epixquad.field("raw", chunks=None)
         """
         public = field_of(self._entry, name)
         if not self._view.exists(self._entry.channels[public]):
@@ -110,7 +114,12 @@ class Detector:
         return renamed[public].rename(f"{self.name}_{public}")
 
     def dataset(self, chunks: Any = "auto") -> xr.Dataset:
-        """Return all fields as one Dataset; variables have the names of the fields."""
+        """Return all fields as one Dataset; variables have the names of the fields.
+
+        Examples
+        --------
+        >>> run.epixquad.dataset()
+        """
         return detector_dataset(self._view, self._entry, chunks)
 
     @property
@@ -148,7 +157,12 @@ class Detector:
         return self._imaging.constants
 
     def explain_constants(self) -> str:
-        """Say for each kind of constant where it was looked for and what was taken, because."""
+        """Say for each kind of constant where it was looked for and what was taken, because.
+
+        Examples
+        --------
+        >>> print(run.epixquad.explain_constants())
+        """
         return "\n".join(found.explain() for found in self._imaging.lookups.values())
 
     @property
@@ -188,6 +202,10 @@ class Detector:
         -------
         DataArray
             uint8 ([panel,] row, col); 1 good, 0 bad.
+
+        Examples
+        --------
+        >>> run.epixquad.masked(status=True, edges=1, center=1)
         """
         import xarray as xr
 
@@ -264,6 +282,10 @@ class Detector:
         -------
         DataArray
             (time[, panel], row, col) float32, ADU; 0 where nothing is corrected.
+
+        Examples
+        --------
+        >>> run.cspad.common_mode((1, 25, 25, 100)).isel(time=0)
         """
         imaging = self._imaging
         lazy, attrs = imaging.calibration.common_mode(parameters, constants=constants, **choices)
@@ -535,7 +557,12 @@ class Detector:
         )
 
     def fex_peaks(self, channel: str, *, panel: int | None = None) -> xr.Dataset:
-        """Return the peaks that a high-speed digitiser found, ragged; see `analysis.decode_hsd`."""
+        """Return the peaks that a high-speed digitiser found, ragged; see `analysis.decode_hsd`.
+
+        Examples
+        --------
+        >>> peaks = run.hsd.fex_peaks("chan00", panel=0)
+        """
         from psana_dask.analysis.hsd import decode_hsd
 
         return decode_hsd(self.field(channel), panel=panel)  # type: ignore[arg-type]
@@ -552,7 +579,12 @@ class Detector:
         return float(np.count_nonzero(found.any(axis=1)) / len(found))
 
     def facts(self) -> list[dict[str, Any]]:
-        """Return name, dtype and shape of each field, for tables."""
+        """Return name, dtype and shape of each field, for tables.
+
+        Examples
+        --------
+        >>> run.epixquad.facts()[0]["shape"]
+        """
         return [
             dict(zip(("field", "dtype", "shape"), (n, *reader_facts(self._view, c)), strict=True))
             for n, c in self._entry.channels.items()

@@ -132,6 +132,11 @@ class Evr:
         -------
         condition
             For `run.select`; ``~`` turns it round (events without timing data never fit).
+
+        Examples
+        --------
+        >>> run.select(run.evr.has(90, -162))
+        >>> run.select(~run.evr.has(90))
         """
         self._check(codes, self._words())
         return CodeCondition(tuple(codes), own_fiducial=self._own)
@@ -144,7 +149,12 @@ class Evr:
             raise ValueError(f"event codes are 0 to {count - 1}, not {named}")
 
     def counts(self) -> dict[int, int]:
-        """Return how many events have each code that occurs."""
+        """Return how many events have each code that occurs.
+
+        Examples
+        --------
+        >>> run.evr.counts()[162]
+        """
         words = self._words()
         occurring = np.flatnonzero(all_flags(np.bitwise_or.reduce(words, axis=0)[None]))
         return {int(code): int(flag_of(words, int(code)).sum()) for code in occurring}

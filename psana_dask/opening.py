@@ -196,6 +196,10 @@ def list_runs(experiment: Source, dir: str | os.PathLike[str] | None = None) -> 
     experiment : str
         Name of an experiment, or any source that `open_run` takes.
     dir : path, optional
+
+    Examples
+    --------
+    >>> psana_dask.list_runs("xpptut15")
     """
     import pandas as pd
 

@@ -235,31 +235,67 @@ class EventResults:
         return reduce(self._view, what, names, choices, merge)
 
     def mean(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the mean over the events, as float64; see `reduce` for `by`, `mask` and choices."""
+        """Return the mean over the events, as float64; see `reduce` for `by`, `mask` and choices.
+
+        Examples
+        --------
+        >>> run.mean("epixquad.image")
+        >>> run.mean("gmd", by="step")
+        """
         return self._statistic("mean", names, by, mask, choices)
 
     def std(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the standard deviation over the events (of the population, as numpy's)."""
+        """Return the standard deviation over the events (of the population, as numpy's).
+
+        Examples
+        --------
+        >>> run.std("epixquad.calib")
+        """
         return self._statistic("std", names, by, mask, choices)
 
     def var(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the variance over the events (of the population, as numpy's)."""
+        """Return the variance over the events (of the population, as numpy's).
+
+        Examples
+        --------
+        >>> run.var("epixquad.calib", by="step")
+        """
         return self._statistic("var", names, by, mask, choices)
 
     def sum(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the sum over the events: int64 of integers, else float64."""
+        """Return the sum over the events: int64 of integers, else float64.
+
+        Examples
+        --------
+        >>> run.sum("epixquad.raw", mask=run.evr.has(90))
+        """
         return self._statistic("sum", names, by, mask, choices)
 
     def min(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the least value of each pixel; integers become floats with NaN where there is none."""
+        """Return the least value of each pixel; integers become floats with NaN where there is none.
+
+        Examples
+        --------
+        >>> run.min("epixquad.raw")
+        """
         return self._statistic("min", names, by, mask, choices)
 
     def max(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the greatest value of each pixel; integers become floats with NaN where there is none."""
+        """Return the greatest value of each pixel; integers become floats with NaN where there is none.
+
+        Examples
+        --------
+        >>> run.max("epixquad.raw")
+        """
         return self._statistic("max", names, by, mask, choices)
 
     def count(self, names: Wanted = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return how many events have each pixel, NaN not counted."""
+        """Return how many events have each pixel, NaN not counted.
+
+        Examples
+        --------
+        >>> run.count("epixquad.calib", by=("delay", edges))
+        """
         return self._statistic("count", names, by, mask, choices)
 
     def _statistic(self, which: str, names: Wanted, by: Any, mask: Any, choices: Mapping[str, Any]) -> Any:
@@ -345,6 +381,12 @@ class EventResults:
         ------
         FunctionError
             The function raised; the message names event and file.
+
+        Examples
+        --------
+        >>> def total(event):
+        ...     return {"total": event["cspad.calib"].sum()}
+        >>> run.smalldata(total, "small.h5", names="cspad.calib")
         """
         from psana_dask.reductions.smalldata import smalldata
 

@@ -50,6 +50,11 @@ class Run(EventResults):
     view : View
     history : tuple of str
         What was selected so far, for the repr.
+
+    Examples
+    --------
+    >>> run = psana_dask.open("exp=xpptut15:run=54")
+    >>> run.cspad.image.isel(time=0)
     """
 
     def __init__(self, view: View, history: tuple[str, ...] = ()) -> None:
@@ -185,6 +190,11 @@ class Run(EventResults):
         Raises
         ------
         NameNotFound
+
+        Examples
+        --------
+        >>> run.config("epixquad").expert.trbit
+        >>> run.config("epixquad", run.start)
         """
         until = None if time is None else times(time, self._recording.data_format).reshape(-1)[0]
         entry = catalog_of(self._recording).find(detector)
@@ -211,7 +221,12 @@ class Run(EventResults):
         return Evr(self._view)
 
     def flags(self, rules: Mapping[str, Sequence[int]]) -> xr.Dataset:
-        """Return boolean variables from event codes: ``{"laser_on": [90, -162]}``."""
+        """Return boolean variables from event codes: ``{"laser_on": [90, -162]}``.
+
+        Examples
+        --------
+        >>> run.flags({"laser_on": [90, -162], "dropped": [162]})
+        """
         import xarray as xr
 
         masks = {n: ("time", CodeCondition(tuple(codes)).mask(self._view)) for n, codes in rules.items()}
@@ -258,6 +273,11 @@ class Run(EventResults):
         wanted : condition, mask, times or slice
             ``run.evr.has(90, -162)``; a boolean array or DataArray (aligned on time); event
             keys in any form; a slice of positions or of times.
+
+        Examples
+        --------
+        >>> run.select(run.evr.has(90, -162))
+        >>> run.select(run.gmd.milliJoulesPerPulse > 0.3)
         """
         wanted = labelled(wanted)
         chosen = positions(self._view, wanted)
@@ -277,6 +297,11 @@ class Run(EventResults):
         ------
         EventNotFound
             No such event; names the nearest one.
+
+        Examples
+        --------
+        >>> run.sel("2024-06-14T06:12:03.5", method="nearest")
+        >>> run.sel(slice("2024-06-14T06:12", "2024-06-14T06:13"))
         """
         if isinstance(time, slice):
             return self._chosen(positions(self._view, time), _words(time))
@@ -284,7 +309,13 @@ class Run(EventResults):
         return self._chosen(key_positions(self._view, parse_keys(time), method, limit), _words(time))
 
     def isel(self, time: Any) -> Run:
-        """Return a Run over the events at positions: an integer, a list, a slice or a mask."""
+        """Return a Run over the events at positions: an integer, a list, a slice or a mask.
+
+        Examples
+        --------
+        >>> run.isel(slice(None, None, 10))
+        >>> run.isel([5, 3])
+        """
         chosen = np.atleast_1d(np.arange(len(self))[time])
         return self._chosen(chosen, f"isel {_words(time)}")
 
@@ -305,6 +336,11 @@ class Run(EventResults):
         ------
         EventNotFound
             No such event; names the nearest one.
+
+        Examples
+        --------
+        >>> run.event("2024-06-14T06:12:03.5", method="nearest").epixquad_raw
+        >>> run.event(run.events.timestamp[7])
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # detectors that the event lacks are simply not in it
@@ -327,6 +363,11 @@ class Run(EventResults):
         ------
         NameNotFound
             A name fits nothing; lists the nearest ones.
+
+        Examples
+        --------
+        >>> run.dataset(["epixquad.raw", "gmd"])
+        >>> run.dataset(join="outer", chunks=None)
         """
         return run_dataset(self._view, names, join, chunks)
 
@@ -334,6 +375,10 @@ class Run(EventResults):
         """Return the run as a DataTree: ``events``, ``epics/<name>``, one node per detector.
 
         A detector called ``events`` or ``epics`` is the node ``events_`` or ``epics_``.
+
+        Examples
+        --------
+        >>> run.tree()["epixquad"]
         """
         import xarray as xr
 
@@ -427,7 +472,13 @@ class Run(EventResults):
                 yield events
 
     def follow_runs(self, **choices: Any) -> Iterator[Run]:
-        """Yield the same micro-batches as `follow`, each as a Run: with detectors, EPICS, steps, problems."""
+        """Yield the same micro-batches as `follow`, each as a Run: with detectors, EPICS, steps, problems.
+
+        Examples
+        --------
+        >>> for part in run.follow_runs(batch=64):
+        ...     print(part.evr.counts())
+        """
         from psana_dask.follow import follow
 
         yield from map(Run, follow(self._view, **choices))

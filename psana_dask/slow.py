@@ -61,6 +61,10 @@ class Epics:
         ------
         NameNotFound
             No such variable; lists the nearest ones.
+
+        Examples
+        --------
+        >>> run.epics.find("TST:TEMP").values[-1]
         """
         plain = name.replace("/", "_")
         for series in self.series.values():
@@ -103,6 +107,10 @@ class Epics:
         -------
         xarray.Dataset
             On `time`; ``<pv>_present`` is False before the first update.
+
+        Examples
+        --------
+        >>> run.epics.at(run.events.time)["temperature"]
         """
         import xarray as xr
 

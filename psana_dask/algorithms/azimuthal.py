@@ -161,6 +161,10 @@ def prepare_azimuthal(
     ------
     ValueError
         Neither energy nor edges for q; edges that do not increase; a mask of another shape.
+
+    Examples
+    --------
+    >>> table = algorithms.prepare_azimuthal(where, bins=500, energy=9500, mask=mask)
     """
     place = _places(where, unit)
     good = _good(place, mask)
@@ -240,6 +244,10 @@ def integrate(
     -------
     Profiles
         (event, azimuth, bin).
+
+    Examples
+    --------
+    >>> profiles = algorithms.integrate(frames, algorithms.prepare_azimuthal(where, bins=500, energy=9500))
     """
     size = int(np.prod(integrator.shape))
     flat = np.ascontiguousarray(frames, np.float32).reshape(-1, size)

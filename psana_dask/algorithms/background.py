@@ -24,6 +24,10 @@ def background_shapes(frames: NDArray[Any], count: int) -> NDArray[np.float64]:
     -------
     (count, ...) float64 array
         Orthonormal: the first right singular vectors of the frames.
+
+    Examples
+    --------
+    >>> shapes = algorithms.background_shapes(dark_frames, count=5)
     """
     flat = np.asarray(frames, np.float64).reshape(len(frames), -1)
     known = np.where(np.isfinite(flat).all(axis=0), flat, 0.0)
@@ -48,6 +52,10 @@ def subtract_background(
     -------
     float32 array of the shape of `frames`
         A frame with fewer good pixels than shapes is NaN.
+
+    Examples
+    --------
+    >>> frames = algorithms.subtract_background(frames, shapes, mask=mask)
     """
     flat = np.asarray(frames, np.float64).reshape(len(frames), -1)
     basis = np.asarray(shapes, np.float64).reshape(len(shapes), -1)

@@ -68,6 +68,10 @@ def cross_maxima(frames: NDArray[Any], *, mask: NDArray[Any] | None = None) -> N
     Returns
     -------
     uint8 array of the shape of `frames`
+
+    Examples
+    --------
+    >>> both = algorithms.cross_maxima(frames) == 3
     """
     values = np.asarray(frames, np.float32)
     good = np.isfinite(values) if mask is None else np.isfinite(values) & np.asarray(mask, bool)

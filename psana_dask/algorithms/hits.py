@@ -29,6 +29,10 @@ def lit_pixels(
     count : (event,) int64
     total : (event,) float64
         Sum of the lit pixels.
+
+    Examples
+    --------
+    >>> counts, sums = algorithms.lit_pixels(frames, threshold=20)
     """
     flat = np.ascontiguousarray(frames, np.float32).reshape(len(frames), -1) if frames.size else None
     count, total = np.zeros(len(frames), np.int64), np.zeros(len(frames))

@@ -84,6 +84,11 @@ def decode_hsd(payload: NDArray[np.uint8], counts: NDArray[Any]) -> HsdStreams:
     ------
     ValueError
         The counts do not add up to the payload.
+
+    Examples
+    --------
+    >>> found = algorithms.decode_hsd(payload, counts)
+    >>> found.waveforms(1000)
     """
     data, sizes = np.ascontiguousarray(payload, np.uint8), np.asarray(counts, np.int64).reshape(-1)
     if sizes.sum() != len(data) or (sizes < 0).any():

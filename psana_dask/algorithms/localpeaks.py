@@ -102,6 +102,10 @@ def prepare_adaptive(
     nsigma : float
         Threshold, in standard deviations above the background.
     selection : Selection
+
+    Examples
+    --------
+    >>> finder = algorithms.prepare_adaptive(frames.shape[1:], nsigma=5)
     """
     return _finder(shape, mask, rank, (r0, dr), (float(nsigma), 0.0), False, selection)
 
@@ -127,6 +131,10 @@ def prepare_droplet(
         Its brightest pixel reaches it.
     shape, mask, rank, r0, dr, selection
         As for `prepare_adaptive`.
+
+    Examples
+    --------
+    >>> finder = algorithms.prepare_droplet(frames.shape[1:], low=8, high=20)
     """
     return _finder(shape, mask, rank, (r0, dr), (float(low), float(high)), True, selection)
 

@@ -94,6 +94,10 @@ def places(
     panel, row, col : arrays of one shape
         NaN gives NaN.
     where : Positions
+
+    Examples
+    --------
+    >>> x, y, z = algorithms.places(peaks.panel, peaks.row, peaks.col, where)
     """
     rows, cols = where.shape[-2:]
     k, r, c = (np.asarray(v, np.float64) for v in (panel, row, col))
@@ -116,6 +120,10 @@ def momentum(x: ArrayLike, y: ArrayLike, z: ArrayLike, energy: ArrayLike) -> NDA
     """Return the momentum transfer in 1/angstrom of points in metres, at photon energies in eV.
 
     ``q = 4 pi / wavelength * sin(atan2(sqrt(x^2 + y^2), z) / 2)``.
+
+    Examples
+    --------
+    >>> algorithms.momentum(0.01, 0.0, 0.1, energy=9500)
     """
     two_theta = np.arctan2(np.hypot(x, y), np.asarray(z, np.float64))
     return np.asarray(momentum_factor(energy) * np.sin(two_theta / 2))

@@ -85,7 +85,12 @@ class Positions:
 
 
 def momentum_factor(energy: ArrayLike) -> Floats:
-    """Return ``4 pi / wavelength`` in 1/angstrom for photon energies in eV."""
+    """Return ``4 pi / wavelength`` in 1/angstrom for photon energies in eV.
+
+    Examples
+    --------
+    >>> algorithms.momentum_factor(9500.0)
+    """
     return np.asarray(4 * np.pi / HC * np.asarray(energy, np.float64))
 
 
@@ -107,6 +112,10 @@ def pixel_positions(
     ------
     ValueError
         The geometry has no distance (its pixels lie at z = 0) and none is given.
+
+    Examples
+    --------
+    >>> where = algorithms.pixel_positions(run.cspad.geometry, distance=0.0925)
     """
     x, y, z = (np.asarray(axis) * 1e-6 for axis in coordinates(geometry, frame="lab"))
     mean = float(np.nanmean(z))
@@ -130,6 +139,10 @@ def flat_positions(
         From the sample, m.
     centre : (row, col)
         Where the beam hits, in pixels.
+
+    Examples
+    --------
+    >>> where = algorithms.flat_positions((1024, 1024), pixel=75e-6, distance=0.1, centre=(512, 512))
     """
     row, col = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
     # seen along the beam: the columns run to the right, which is minus x

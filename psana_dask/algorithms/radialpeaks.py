@@ -102,6 +102,10 @@ def prepare_radial(
     ------
     ValueError
         The ASICs do not fill the panel, or mask and radius differ in shape.
+
+    Examples
+    --------
+    >>> finder = algorithms.prepare_radial(where.radius / 110e-6, adc=100, snr=5)
     """
     radius = np.asarray(radius, np.float64)
     shape = panel_shape(radius.shape)

@@ -44,6 +44,10 @@ def fit_photon_peaks(histograms: ArrayLike, edges: ArrayLike, adu: float, *, lea
     -------
     PhotonPeaks
         Arrays (...).
+
+    Examples
+    --------
+    >>> peaks = algorithms.fit_photon_peaks(histograms, edges, adu=30)
     """
     counts, bins = np.asarray(histograms, np.float64), np.asarray(edges, np.float64)
     if counts.shape[-1] != len(bins) - 1:

@@ -49,6 +49,10 @@ def project(images: NDArray[Any], rows: slice, pedestals: NDArray[Any] | None = 
         The laser's rows.
     pedestals : (row, col) array, optional
         Taken off first.
+
+    Examples
+    --------
+    >>> signals = algorithms.project(images, slice(400, 450))
     """
     values = np.asarray(images[:, rows], np.float64)
     if values.shape[1] == 0:
@@ -61,7 +65,12 @@ def project(images: NDArray[Any], rows: slice, pedestals: NDArray[Any] | None = 
 
 
 def step_weights(width: int, *, rising: bool = False) -> Floats:
-    """Return the weights of a plain step, ``width`` samples on each side; a falling one by default."""
+    """Return the weights of a plain step, ``width`` samples on each side; a falling one by default.
+
+    Examples
+    --------
+    >>> weights = algorithms.step_weights(50)
+    """
     if width < 1:
         raise ValueError(f"width={width}: a step has at least one sample on each side")
     ones = np.ones(width) / (2 * width)
@@ -93,6 +102,10 @@ def running_references(
     ------
     ValueError
         No whole projection without X-rays.
+
+    Examples
+    --------
+    >>> references, which = algorithms.running_references(signals, dropped)
     """
     whole = np.asarray(dropped, bool) & np.isfinite(signals).all(axis=1)
     if not whole.any():
@@ -223,5 +236,10 @@ def _next(response: Any, top: int) -> float:
 
 
 def time_of(position: NDArray[Any], calibration: Sequence[float]) -> Floats:
-    """Return picoseconds: ``calibration[0] + calibration[1] * position + ...``, lowest power first."""
+    """Return picoseconds: ``calibration[0] + calibration[1] * position + ...``, lowest power first.
+
+    Examples
+    --------
+    >>> algorithms.time_of(position, calibration=(-1.2, 0.0025))
+    """
     return np.asarray(np.polynomial.polynomial.polyval(np.asarray(position, np.float64), list(calibration)))

@@ -63,6 +63,10 @@ def subtract_baseline(waveforms: NDArray[Any], region: slice) -> NDArray[np.floa
     Returns
     -------
     float64 array of the same shape
+
+    Examples
+    --------
+    >>> flat = algorithms.subtract_baseline(waveforms, slice(0, 100))
     """
     values = np.asarray(waveforms, np.float64)
     part = values[..., region]
@@ -262,6 +266,10 @@ def integrate_windows(
     Returns
     -------
     (..., window) float64 array
+
+    Examples
+    --------
+    >>> algorithms.integrate_windows(waveforms, [(0, 50), (50, 100)], period=1e-9)
     """
     limits = np.asarray(windows, np.int64).reshape(-1, 2)
     samples = np.shape(waveforms)[-1]
@@ -290,6 +298,10 @@ def basis_of(waveforms: NDArray[Any], count: int) -> NDArray[np.float64]:
     -------
     (count, sample) float64 array
         Orthonormal; the largest sample of each is positive.
+
+    Examples
+    --------
+    >>> basis = algorithms.basis_of(waveforms, count=3)
     """
     values = np.asarray(waveforms, np.float64).reshape(-1, np.shape(waveforms)[-1])
     values = values[np.isfinite(values).all(axis=1)]
@@ -315,6 +327,10 @@ def fit_basis(waveforms: NDArray[Any], basis: NDArray[Any]) -> tuple[Floats, Flo
     coefficients : (..., shape) array
     residual : (...) array
         Root mean square of what is left.
+
+    Examples
+    --------
+    >>> coefficients, residues = algorithms.fit_basis(waveforms, basis)
     """
     shapes = np.asarray(basis, np.float64)
     values = np.asarray(waveforms, np.float64)

@@ -160,6 +160,10 @@ def peak_table(peaks: xr.Dataset) -> pd.DataFrame:
     ----------
     peaks : Dataset
         From `find_peaks`; computed here if it is lazy, and left as it is.
+
+    Examples
+    --------
+    >>> analysis.peak_table(analysis.find_peaks(run.cspad.calib, finder))
     """
     import pandas as pd
 

@@ -26,6 +26,10 @@ def count_photons(
     -------
     DataArray
         uint16, of the shape of `frames` (time first), lazy where they are.
+
+    Examples
+    --------
+    >>> photons = analysis.count_photons(run.cspad.calib, adu=30)
     """
     dims = {str(dim): size for dim, size in frames.sizes.items() if dim != EVENT}
     chosen = {"adu": adu, "fraction": fraction, "mask": None if mask is None else np.asarray(mask, bool)}
@@ -95,6 +99,10 @@ def find_droplets(
     Dataset
         One variable (time, peak) for each of `algorithms.COLUMNS`, ``count`` and ``overflow``, as from
         `find_peaks`; `peak_table` makes one row per droplet of it.
+
+    Examples
+    --------
+    >>> droplets = analysis.find_droplets(run.epix.calib, high=20, low=8, least=25)
     """
     outputs = [
         Output("values", {"peak": most, "column": len(COLUMNS)}),
@@ -133,6 +141,11 @@ def fit_photon_peaks(histogram: xr.DataArray, adu: float, *, least: int = 20) ->
     ------
     ValueError
         The array has no such bins.
+
+    Examples
+    --------
+    >>> counts = run.reduce(Histogram(range(-20, 200)), "cspad.calib")
+    >>> analysis.fit_photon_peaks(counts, adu=30)
     """
     dim = next((str(d) for d in histogram.dims if f"{d}_left" in histogram.coords), None)
     if dim is None:

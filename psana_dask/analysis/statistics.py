@@ -84,7 +84,12 @@ def _added(block: NDArray[np.float64], axis: Any, keepdims: bool) -> NDArray[np.
 
 
 def subtract_background(frames: xr.DataArray, shapes: NDArray[Any], *, mask: Any = None) -> xr.DataArray:
-    """Take a background of a few shapes off each frame; see `algorithms.subtract_background`."""
+    """Take a background of a few shapes off each frame; see `algorithms.subtract_background`.
+
+    Examples
+    --------
+    >>> flat = analysis.subtract_background(run.opal.raw, shapes)
+    """
     dims = {str(dim): size for dim, size in frames.sizes.items() if dim != EVENT}
     name = str(frames.name or "frames")
     chosen = {"shapes": np.asarray(shapes), "mask": None if mask is None else np.asarray(mask, bool)}
@@ -110,6 +115,10 @@ def autocorrelation(
     -------
     DataArray (region, delay)
         Delays in events.
+
+    Examples
+    --------
+    >>> g2 = analysis.autocorrelation(run.epix.calib, regions)
     """
     ordered = frames.transpose(EVENT, ...)
     tau = MultiTau(np.asarray(regions), channels=channels, levels=levels)

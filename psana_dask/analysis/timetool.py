@@ -72,6 +72,10 @@ def time_tool(
     ------
     NameNotFound
         The run has no time tool, or the detector no such results.
+
+    Examples
+    --------
+    >>> analysis.time_tool(run, stage="LAS:DELAY").delay
     """
     data = _whichever(run, list(run.detectors) if detector is None else [detector], detector is None)
     if stage is None:
@@ -123,7 +127,12 @@ def _labelled(found: Mapping[str, xr.DataArray], source: str) -> xr.Dataset:
 
 
 def project(images: xr.DataArray, rows: slice, pedestals: Any = None) -> xr.DataArray:
-    """Return the mean over a region of rows of each image, ([time,] sample); see `algorithms.project`."""
+    """Return the mean over a region of rows of each image, ([time,] sample); see `algorithms.project`.
+
+    Examples
+    --------
+    >>> signals = analysis.project(run.opal.raw, slice(400, 450))
+    """
     outputs = [Output("projection", {"sample": images.shape[-1]})]
     dark = None if pedestals is None else np.asarray(pedestals)
     chosen = {"rows": rows, "pedestals": dark}
@@ -160,6 +169,10 @@ def time_edges(
     -------
     Dataset
         The variables of `time_tool`, lazy where `projections` are.
+
+    Examples
+    --------
+    >>> edges = analysis.time_edges(signals, run.evr[162], algorithms.step_weights(50))
     """
     missing = dropped.reindex({EVENT: projections[EVENT].values}, fill_value=False).values.astype(bool)
     # only the dropped shots are read now; the others stand as zeros, which no reference is made of
@@ -196,6 +209,10 @@ def corrected_delay(stage: xr.DataArray, time_ps: xr.DataArray, *, sign: int = 1
         Of `time_tool` or `time_edges`. An event without it gets NaN.
     sign : {1, -1}
         Whether a larger position means a later laser.
+
+    Examples
+    --------
+    >>> analysis.corrected_delay(run.epics.at()["stage"], run.timetool.time_ps)
     """
     if sign not in (1, -1):
         raise ValueError(f"sign={sign}: 1 or -1")

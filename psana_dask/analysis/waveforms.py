@@ -62,6 +62,10 @@ def find_pulses(waveforms: xr.DataArray, *, most: int = 16, **choices: Any) -> x
     Dataset
         ``position first length`` (samples), ``height`` and ``area`` ([time,] ..., pulse), NaN beyond
         ``count`` ([time,] ...), and ``overflow``. Lazy where `waveforms` is.
+
+    Examples
+    --------
+    >>> pulses = analysis.find_pulses(flat, threshold=-0.02)
     """
     dims = _channels(waveforms)
     padded = [Output(name, {**dims, "pulse": most}) for name in PULSES]
@@ -87,6 +91,10 @@ def edge_table(found: xr.Dataset) -> pd.DataFrame:
     -------
     DataFrame
         ``time``, ``event`` (position), the other dimensions, then the variables.
+
+    Examples
+    --------
+    >>> analysis.edge_table(analysis.find_edges(flat, threshold=-0.02))
     """
     import pandas as pd
 
@@ -101,7 +109,12 @@ def edge_table(found: xr.Dataset) -> pd.DataFrame:
 
 
 def subtract_baseline(waveforms: xr.DataArray, region: slice) -> xr.DataArray:
-    """Take the median of a region of samples off each waveform; see `algorithms.subtract_baseline`."""
+    """Take the median of a region of samples off each waveform; see `algorithms.subtract_baseline`.
+
+    Examples
+    --------
+    >>> flat = analysis.subtract_baseline(run.acq.waveforms().waveform, slice(0, 100))
+    """
     samples = {str(waveforms.dims[-1]): waveforms.shape[-1]}
     outputs = [Output(str(waveforms.name or "waveform"), {**_channels(waveforms), **samples})]
     found = by_event(blocks.subtract_baseline, waveforms, outputs, constants={"region": region})
@@ -109,7 +122,12 @@ def subtract_baseline(waveforms: xr.DataArray, region: slice) -> xr.DataArray:
 
 
 def integrate_windows(waveforms: xr.DataArray, windows: ArrayLike, *, period: float = 1.0) -> xr.DataArray:
-    """Integrate over windows of samples, ([time,] ..., window); see `algorithms.integrate_windows`."""
+    """Integrate over windows of samples, ([time,] ..., window); see `algorithms.integrate_windows`.
+
+    Examples
+    --------
+    >>> analysis.integrate_windows(flat, [(0, 50), (50, 100)], period=1e-9)
+    """
     limits = np.asarray(windows, np.int64).reshape(-1, 2)
     outputs = [Output("integral", {**_channels(waveforms), "window": len(limits)})]
     chosen = {"windows": limits, "period": period}
@@ -117,7 +135,12 @@ def integrate_windows(waveforms: xr.DataArray, windows: ArrayLike, *, period: fl
 
 
 def fit_basis(waveforms: xr.DataArray, basis: NDArray[Any]) -> xr.Dataset:
-    """Fit each waveform with a sum of shapes: ``coefficients`` ([time,] ..., shape) and ``residual``."""
+    """Fit each waveform with a sum of shapes: ``coefficients`` ([time,] ..., shape) and ``residual``.
+
+    Examples
+    --------
+    >>> fit = analysis.fit_basis(waves.waveform, basis)
+    """
     dims = _channels(waveforms)
     outputs = [Output("coefficients", {**dims, "shape": len(basis)}), Output("residual", dims)]
     return xr.Dataset(by_event(blocks.fit_basis, waveforms, outputs, constants={"basis": np.asarray(basis)}))

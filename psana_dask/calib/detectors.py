@@ -151,6 +151,11 @@ def detector(name: str) -> Detector:
     name : str
         A source (``XppGon.0:Cspad.0``, ``DetInfo(...)``), a device or an LCLS-II detector type
         (``epix10ka``, ``epix100_raw_2_0_1``).
+
+    Examples
+    --------
+    >>> calib.detector("XppGon.0:Cspad.0").name
+    'Cspad'
     """
     text = re.sub(r"^\w*Info\((.*)\)$", r"\1", name.strip())
     device = text.rsplit(":", 1)[-1].rsplit("|", 1)[-1].split(".")[0].lower()

@@ -435,6 +435,10 @@ def prepare(
         No pedestals.
     ConstantsError
         A constant does not fit the event's shape.
+
+    Examples
+    --------
+    >>> tables = calib.prepare({"pedestals": pedestals}, calib.detector("epix100"), xtc2=True)
     """
     how = Choices(**choices)
     arrays = recorded(how.constants(constants), detector, panels)

@@ -69,6 +69,10 @@ def presets() -> dict[str, Preset]:
     ------
     ClusterError
         The user's file is no TOML, or has a key that no preset has.
+
+    Examples
+    --------
+    >>> sorted(cluster.presets())
     """
     tables = {name: dict(table) for name, table in _package_tables().items()}
     own = user_file()

@@ -89,6 +89,10 @@ def export(
     ExportError
         The suffix is unknown, something is there already, or the disk is full; what was
         there is untouched, and what was done so far is kept for the next try.
+
+    Examples
+    --------
+    >>> export.export(run, "reduced.zarr", ["epixquad.calib", "gmd"])
     """
     path = Path(path)
     run = time_order(run)
@@ -120,6 +124,10 @@ def begin(
     ------
     ExportError
         See `export`.
+
+    Examples
+    --------
+    >>> groups, plan = export.begin(run, "big.zarr", wanted)
     """
     workshop = Workshop(Path(path))
     target = _target(workshop.path)
@@ -158,6 +166,11 @@ def write_piece(
     ------
     ExportError
         Nothing was begun there, or another export; or the disk is full.
+
+    Examples
+    --------
+    >>> for number in range(len(plan)):
+    ...     export.write_piece(run, "big.zarr", number, wanted)
     """
     workshop = Workshop(Path(path))
     plan = workshop.plan()
@@ -179,6 +192,10 @@ def finish(path: str | os.PathLike[str]) -> Path:
     ------
     ExportError
         Pieces are missing: says how many, and the first.
+
+    Examples
+    --------
+    >>> export.finish("big.zarr")
     """
     workshop = Workshop(Path(path))
     plan = workshop.plan()

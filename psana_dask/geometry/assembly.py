@@ -59,6 +59,11 @@ def apply(
     -------
     array
         `out`.  One thread; the GIL is released.
+
+    Examples
+    --------
+    >>> tables = geometry.prepare(detector)
+    >>> image = geometry.apply(panels, tables, np.empty(tables.shape, np.float32))
     """
     from psana_dask.geometry.kernels import assemble
 
@@ -80,7 +85,12 @@ def assembled(
     fill: float | None = None,
     **choices: Any,
 ) -> NDArray[Any]:
-    """Return a new image (y, x), or stack (time, y, x), of `panels`; see `prepare` and `apply`."""
+    """Return a new image (y, x), or stack (time, y, x), of `panels`; see `prepare` and `apply`.
+
+    Examples
+    --------
+    >>> image = geometry.assembled(panels, geometry.default_geometry("jungfrau", panels=8))
+    """
     tables = prepare(geometry, **choices)
     out = np.empty((*panels.shape[:-3], *tables.shape), panels.dtype)
     return apply(panels, tables, out, present=present, fill=fill)
@@ -121,6 +131,10 @@ def panels_of(
     -------
     array
         `out`.  Pixels that share a bin get the same value.
+
+    Examples
+    --------
+    >>> panels = geometry.panels_of(image, tables, np.empty(tables.panels, np.float32))
     """
     from psana_dask.geometry.kernels import disassemble
 

@@ -247,6 +247,10 @@ def default_geometry(
     ------
     GeometryError
         No such detector, more panels than it can have, or a camera without shape and pixel size.
+
+    Examples
+    --------
+    >>> detector = geometry.default_geometry("jungfrau", panels=8)
     """
     name = ALIASES.get(detector.lower(), detector.lower())
     if name == "camera":

@@ -42,6 +42,10 @@ def colour_limits(
     -------
     (float, float)
         Never equal; ``(0, 1)`` if there is no pixel to look at.
+
+    Examples
+    --------
+    >>> low, high = geometry.colour_limits(image)
     """
     good = np.isfinite(image) if mask is None else np.isfinite(image) & mask
     if not good.any():
@@ -59,6 +63,10 @@ def facts(geometry: Geometry) -> dict[str, Any]:
         Of the whole, and under ``panels`` for each panel: name, the place of its middle (mm), the
         direction of its rows (degrees from the laboratory's x towards y) and how far it leans (the
         angle between its normal and the beam, degrees); laboratory frame.
+
+    Examples
+    --------
+    >>> geometry.facts(run.cspad.geometry)
     """
     x, y, z = coordinates(geometry, frame="lab")
     tables = prepare(geometry)
@@ -90,7 +98,12 @@ def _panel_facts(number: int, tiles: Sequence[Tile]) -> dict[str, Any]:
 
 
 def describe(geometry: Geometry) -> str:
-    """Return what a geometry is, a few lines of text: panels, pixels, distance, extent, image."""
+    """Return what a geometry is, a few lines of text: panels, pixels, distance, extent, image.
+
+    Examples
+    --------
+    >>> print(geometry.describe(detector))
+    """
     known = facts(geometry)
     panels, rows, cols = known["shape"]
     down, across = known["extent_mm"]
@@ -115,6 +128,10 @@ def draw_panels(geometry: Geometry, axes: Axes | None = None, *, labels: bool = 
     ------
     MissingLibrary
         matplotlib is not installed.
+
+    Examples
+    --------
+    >>> geometry.draw_panels(detector)
     """
     axes = _axes(axes)
     seen: set[int] = set()
@@ -165,6 +182,10 @@ def draw_image(
     ------
     MissingLibrary
         matplotlib is not installed.
+
+    Examples
+    --------
+    >>> geometry.draw_image(image, tables.y, tables.x)
     """
     axes = _axes(axes)
     low, high = colour_limits(image, mask)

@@ -113,6 +113,10 @@ def save(geometry: Geometry, path: StrPath, form: str | None = None, **options: 
     ------
     GeometryError
         The ending of the name belongs to no format, or the format has no such option.
+
+    Examples
+    --------
+    >>> geometry.save(run.cspad.geometry, "cspad.geom")
     """
     place = Path(path)
     name = form or form_of_suffix(place)

@@ -143,7 +143,12 @@ def moved(
     by: Triple,
     parent: tuple[str, int] | None = None,
 ) -> Geometry:
-    """Return the geometry with one part moved by ``(dx, dy, dz)`` um in its parent's frame."""
+    """Return the geometry with one part moved by ``(dx, dy, dz)`` um in its parent's frame.
+
+    Examples
+    --------
+    >>> detector = geometry.moved(detector, "CAMERA", 0, by=(0.0, 0.0, -500.0))
+    """
     part = geometry.parts[find(geometry, name, index, parent)]
     return placed(geometry, name, index, parent=parent, origin=_sum(part.origin, by))
 
@@ -156,7 +161,12 @@ def tilted(
     by: Triple,
     parent: tuple[str, int] | None = None,
 ) -> Geometry:
-    """Return the geometry with one part tilted further by degrees about ``(z, y, x)``."""
+    """Return the geometry with one part tilted further by degrees about ``(z, y, x)``.
+
+    Examples
+    --------
+    >>> detector = geometry.tilted(detector, "JUNGFRAU:V2", 3, by=(0.02, 0.0, 0.0))
+    """
     part = geometry.parts[find(geometry, name, index, parent)]
     return placed(geometry, name, index, parent=parent, tilt=_sum(part.tilt, by))
 
@@ -171,7 +181,12 @@ def placed(
     rotation: Triple | None = None,
     tilt: Triple | None = None,
 ) -> Geometry:
-    """Return the geometry with one part's origin (um), rotation or tilt (degrees z, y, x) replaced."""
+    """Return the geometry with one part's origin (um), rotation or tilt (degrees z, y, x) replaced.
+
+    Examples
+    --------
+    >>> detector = geometry.placed(detector, "CAMERA", 0, origin=(0.0, 0.0, -100_000.0))
+    """
     where = find(geometry, name, index, parent)
     part = geometry.parts[where]
     part = replace(

@@ -141,6 +141,10 @@ def prepare(
         No pixel has a position, or the image would have more than 2^31 bins.
     ValueError
         A choice that does not exist.
+
+    Examples
+    --------
+    >>> tables = geometry.prepare(detector, overlap="mean")
     """
     if pixel_size is not None and not pixel_size > 0:
         raise ValueError(f"pixel_size is {pixel_size}; it must be positive (um)")

@@ -47,6 +47,10 @@ def read_text(
     ------
     GeometryError
         With the line number and what was expected.
+
+    Examples
+    --------
+    >>> detector = geometry.read_text(open("54-end.data").read())
     """
     parts: list[Part] = []
     comments: list[tuple[int, str]] = []
@@ -61,7 +65,12 @@ def read_text(
 
 
 def write_text(geometry: Geometry) -> str:
-    """Return the geometry in the psana text format; `read_text` gives the same geometry back."""
+    """Return the geometry in the psana text format; `read_text` gives the same geometry back.
+
+    Examples
+    --------
+    >>> print(geometry.write_text(detector))
+    """
     return "".join(f"{line}\n" for line in _lines(geometry))
 
 

@@ -77,6 +77,10 @@ def coordinates(
     -------
     Coordinates
         x, y, z, each float64 (panel, row, col), micrometres.
+
+    Examples
+    --------
+    >>> x, y, z = geometry.coordinates(detector, frame="lab")
     """
     chains = _chains(geometry, part)
     shape = (len(chains), *geometry.segment.shape)
@@ -115,6 +119,10 @@ def projected(coordinates: Coordinates, plane: float | None = None) -> tuple[Arr
     x, y : float64 arrays (panel, row, col)
         Unchanged if the plane is nearer than 1 mm to the origin (a geometry without a
         distance), 0 for a pixel at z = 0.
+
+    Examples
+    --------
+    >>> x, y = geometry.projected(geometry.coordinates(detector), plane=100_000.0)
     """
     x, y, z = coordinates
     plane = float(z.mean()) if plane is None else plane
@@ -125,7 +133,12 @@ def projected(coordinates: Coordinates, plane: float | None = None) -> tuple[Arr
 
 
 def areas(geometry: Geometry) -> Array:
-    """Return pixel areas (panel, row, col) in units of the regular pixel."""
+    """Return pixel areas (panel, row, col) in units of the regular pixel.
+
+    Examples
+    --------
+    >>> geometry.areas(detector).max()
+    """
     return np.stack([segment_areas(_type(geometry, chain)) for chain in geometry.panels])
 
 
@@ -133,6 +146,10 @@ def sizes(geometry: Geometry) -> tuple[Array, Array]:
     """Return the pixels' extents along the rows' index and along the columns' index, um.
 
     Each is a read-only float64 array (panel, row, col).
+
+    Examples
+    --------
+    >>> rows, cols = geometry.sizes(detector)
     """
     types = [_type(geometry, chain) for chain in geometry.panels]
     down = np.stack([np.broadcast_to(t.rows.sizes[:, None], t.shape) for t in types])
@@ -143,7 +160,12 @@ def sizes(geometry: Geometry) -> tuple[Array, Array]:
 def mask(
     geometry: Geometry, *, edges: int = 1, centre: int = 1, unbonded: bool = True, neighbours: int = 0
 ) -> NDArray[np.bool_]:
-    """Return which pixels (panel, row, col) are good; the choices are those of `segment_mask`."""
+    """Return which pixels (panel, row, col) are good; the choices are those of `segment_mask`.
+
+    Examples
+    --------
+    >>> good = geometry.mask(detector, edges=1, centre=1)
+    """
     masks = [
         segment_mask(
             _type(geometry, chain), edges=edges, centre=centre, unbonded=unbonded, neighbours=neighbours

@@ -485,13 +485,23 @@ def setOption(name: str, value: Any) -> None:
 
 
 def setOptions(options: dict[str, Any]) -> None:
-    """Set several options; see `setOption`."""
+    """Set several options; see `setOption`.
+
+    Examples
+    --------
+    >>> setOptions({"psana.calib-dir": "/data/calib"})
+    """
     for name, value in options.items():
         setOption(name, value)
 
 
 def setConfigFile(path: str) -> None:
-    """Take ``calib-dir`` of the section ``[psana]`` of a configuration file of psana."""
+    """Take ``calib-dir`` of the section ``[psana]`` of a configuration file of psana.
+
+    Examples
+    --------
+    >>> setConfigFile("psana.cfg")
+    """
     import configparser
 
     parser = configparser.ConfigParser()

@@ -101,6 +101,10 @@ def write_large(
         How many different events there are.
     **changes
         Other arguments of `RunSpec`.
+
+    Examples
+    --------
+    >>> simulate.write_large("large", gigabytes=10)
     """
     segments, rows, cols = shape
     if changes.get("format") == "xtc":
@@ -140,6 +144,10 @@ def write_many(
         How many different events there are.
     **changes
         Other arguments of `RunSpec`.
+
+    Examples
+    --------
+    >>> simulate.write_many("many", events=1_000_000, size=1024)
     """
     if changes.get("format") == "xtc":
         given = {"events": min(pool, events), "detectors": _small_xtc(size), "daq": Daq(index=False)}
@@ -169,6 +177,10 @@ def repeat(spec: RunSpec, folder: str | PathLike[str], events: int) -> LargeRun:
     ------
     ValueError
         If `spec` has several steps, parts, or 32-byte headers.
+
+    Examples
+    --------
+    >>> simulate.repeat(spec, "large", events=1_000_000)
     """
     if len(spec.step_sizes) > 1 or spec.cuts or spec.old_header or spec.swapped:
         raise ValueError("a repeated run has one step, one part, order and 24-byte headers")

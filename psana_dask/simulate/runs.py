@@ -38,6 +38,11 @@ def write(spec: RunSpec, folder: Folder) -> Truth:
     -------
     Truth
         The known answers.
+
+    Examples
+    --------
+    >>> truth = simulate.write(RunSpec(events=10, detectors=(Detector(name="cam", kind="camera"),)), "run1")
+    >>> truth.value("cam", "image", event=3)
     """
     return write_runs([spec], folder)[0]
 
@@ -47,6 +52,10 @@ def write_runs(specs: Sequence[RunSpec], folder: Folder) -> tuple[Truth, ...]:
 
     A run with ``configure=True`` brings a new Configure (with other detectors, if it likes);
     one with ``configure=False`` starts with BeginRun.  All need the same streams; LCLS-II only.
+
+    Examples
+    --------
+    >>> simulate.write_runs([spec, replace(spec, number=2)], "both")
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -99,6 +108,11 @@ def grow(spec: RunSpec, folder: Folder) -> Generator[Entry, None, Truth]:
     Entry
         After each transition or event, when it can be read from the files.  The value of
         the generator, when it ends, is the `Truth`.
+
+    Examples
+    --------
+    >>> for entry in simulate.grow(spec, "growing"):
+    ...     time.sleep(0.01)
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -172,7 +186,12 @@ DEMO_DETECTORS = {
 
 
 def demo_spec(events: int = 64, **changes: object) -> RunSpec:
-    """Describe the run that `demo_run` writes; `changes` replace arguments of `RunSpec`."""
+    """Describe the run that `demo_run` writes; `changes` replace arguments of `RunSpec`.
+
+    Examples
+    --------
+    >>> simulate.write(simulate.demo_spec(64, number=2), "demo")
+    """
     form = str(changes.get("format", "xtc2"))
     steps = max(1, min(4, events // 4))
     pvs = (
@@ -211,5 +230,9 @@ def demo_run(folder: Folder, events: int = 64, **changes: object) -> Path:
     -------
     Path
         The folder, which `psana_dask.open` takes.
+
+    Examples
+    --------
+    >>> run = psana_dask.open(simulate.demo_run("demo", events=64))
     """
     return write(demo_spec(events, **changes), folder).folder

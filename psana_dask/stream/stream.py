@@ -150,7 +150,12 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Stop receiving."""
+        """Stop receiving.
+
+        Examples
+        --------
+        >>> stream.close()
+        """
         self._batches.close()
 
     @property
@@ -168,6 +173,11 @@ class Stream:
             Events in a batch, at most: what is there is given out at once.
         timeout : float, optional
             Seconds without an event after which the stream is given up, with a `StreamWarning`.
+
+        Examples
+        --------
+        >>> for part in stream.follow_runs(batch=16):
+        ...     print(len(part))
         """
         if batch < 1:
             raise ValueError(f"batch={batch}: use 1 or more")
@@ -185,7 +195,13 @@ class Stream:
         join: str | None = None,
         chunks: Any = None,
     ) -> Iterator[xr.Dataset]:
-        """Yield the events as Datasets, as `Run.follow` does."""
+        """Yield the events as Datasets, as `Run.follow` does.
+
+        Examples
+        --------
+        >>> for events in stream.follow(["gmd", "epixquad.raw"], batch=16):
+        ...     print(events.time.values[-1])
+        """
         for run in self.follow_runs(batch=batch, timeout=timeout):
             events = _dataset(run, names, join, chunks)
             if events.sizes["time"]:
@@ -218,7 +234,12 @@ class Stream:
         return LiveReadouts(self, detector, which, Run)
 
     def dataset(self, names: Any = None, *, join: str | None = None, chunks: Any = None) -> xr.Dataset:
-        """Return the latest batch as a Dataset, as `Run.dataset` makes it; waits for the first one."""
+        """Return the latest batch as a Dataset, as `Run.dataset` makes it; waits for the first one.
+
+        Examples
+        --------
+        >>> stream.dataset("gmd")
+        """
         return _dataset(self.latest, names, join, chunks)
 
     @property
@@ -271,6 +292,10 @@ class Stream:
         ----------
         wanted : condition or callable
             Such as ``stream.evr.has(90, -162)``, or a function of the batch (a `Run`) that gives a mask.
+
+        Examples
+        --------
+        >>> laser = stream.select(stream.evr.has(90, -162))
         """
         return Stream(self._batches, _steps=(*self._steps, Selecting(wanted)))
 
@@ -304,7 +329,13 @@ class Stream:
         batch: int = BATCH,
         timeout: float | None = TIMEOUT,
     ) -> Iterator[Any]:
-        """Yield what a function makes of each batch, computed; see `Run.map`."""
+        """Yield what a function makes of each batch, computed; see `Run.map`.
+
+        Examples
+        --------
+        >>> for sums in stream.map(lambda ds: ds.epixquad_raw.sum(("panel", "row", "col")), "epixquad.raw"):
+        ...     print(sums.values)
+        """
         each = EachEvent(function, names, calibration)
         if isinstance(self._batches, OnWorkers):
             yield from self._batches.mapped(each, self._steps, batch, timeout)
@@ -350,6 +381,11 @@ class Stream:
         ------
         DataArray or Dataset
             As `Run.reduce` returns; over all events of a run it has the bits of the closed run's.
+
+        Examples
+        --------
+        >>> for image in stream.reduce("mean", "epixquad.image", every=1.0):
+        ...     print(float(image.max()))
         """
         choices = Choices(by, mask, weights, calibration, None, half_life)
         reduction = Reduction(what, names, choices, merge, window)
@@ -377,31 +413,66 @@ class Stream:
         return last
 
     def mean(self, names: Names = None, **choices: Any) -> Any:
-        """Return the mean over all events, when the stream has ended; choices as for `reduce`."""
+        """Return the mean over all events, when the stream has ended; choices as for `reduce`.
+
+        Examples
+        --------
+        >>> stream.mean("epixquad.image")
+        """
         return self._whole("mean", names, choices)
 
     def std(self, names: Names = None, **choices: Any) -> Any:
-        """Return the standard deviation over all events, when the stream has ended."""
+        """Return the standard deviation over all events, when the stream has ended.
+
+        Examples
+        --------
+        >>> stream.std("epixquad.calib")
+        """
         return self._whole("std", names, choices)
 
     def var(self, names: Names = None, **choices: Any) -> Any:
-        """Return the variance over all events, when the stream has ended."""
+        """Return the variance over all events, when the stream has ended.
+
+        Examples
+        --------
+        >>> stream.var("epixquad.calib")
+        """
         return self._whole("var", names, choices)
 
     def sum(self, names: Names = None, **choices: Any) -> Any:
-        """Return the sum over all events, when the stream has ended."""
+        """Return the sum over all events, when the stream has ended.
+
+        Examples
+        --------
+        >>> stream.sum("epixquad.raw")
+        """
         return self._whole("sum", names, choices)
 
     def min(self, names: Names = None, **choices: Any) -> Any:
-        """Return the least values of all events, when the stream has ended."""
+        """Return the least values of all events, when the stream has ended.
+
+        Examples
+        --------
+        >>> stream.min("epixquad.raw")
+        """
         return self._whole("min", names, choices)
 
     def max(self, names: Names = None, **choices: Any) -> Any:
-        """Return the greatest values of all events, when the stream has ended."""
+        """Return the greatest values of all events, when the stream has ended.
+
+        Examples
+        --------
+        >>> stream.max("epixquad.raw")
+        """
         return self._whole("max", names, choices)
 
     def count(self, names: Names = None, **choices: Any) -> Any:
-        """Return how many events have each pixel, when the stream has ended."""
+        """Return how many events have each pixel, when the stream has ended.
+
+        Examples
+        --------
+        >>> stream.count("epixquad.raw")
+        """
         return self._whole("count", names, choices)
 
     def __repr__(self) -> str:
