@@ -79,7 +79,8 @@ def test_a_run_shows_itself(seen, run, name, figures):
     colours = "background: #111; --jp-content-font-color1: #eee; --jp-content-font-color2: #aaa; " \
               "--jp-border-color2: #444" if name == "run-dark" else ""  # fmt: skip
     what = run.select(run.evr.has(90, -162)) if name == "run-chosen" else run
-    page = f"<!doctype html><body style='margin: 20px; {colours}'>{what._repr_html_()}{what.epixquad._repr_html_()}</body>"
+    shown = what._repr_html_() + what.epixquad._repr_html_()
+    page = f"<!doctype html><body style='margin: 20px; {colours}'>{shown}</body>"
     compare(seen(page, f"repr-{name}", 420), name, figures)
 
 
