@@ -50,6 +50,9 @@ SAMPLE = 60_000
 
 FIXED = "fixed"
 
+STEADY = 0.05
+"""How far limits may be off, as a part of their distance, before they follow the picture."""
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedFrame:
@@ -119,10 +122,12 @@ class FramePlot:
 
     def _rule_chosen(self, event: Any) -> None:
         """Limits are typed only while they are fixed: else they follow the picture."""
+        self._limits = None
         self.low.disabled = self.high.disabled = event.new != FIXED
         self._changed()
 
     _counted = -np.inf
+    _limits: Range | None = None
 
     def _drawn(self) -> Any:
         made = figure(
@@ -175,9 +180,17 @@ class FramePlot:
         if self.colours.value == FIXED:
             limits = float(self.low.value or 0.0), float(self.high.value or 0.0)
         else:
-            limits = colour_limits(values, None, CONTRASTS[self.colours.value])
+            limits = self._steady(colour_limits(values, None, CONTRASTS[self.colours.value]))
         seen = _part(picture, self._window)
         return PreparedFrame(seen, picture, limits, self._counts(values), title)
+
+    def _steady(self, limits: Range) -> Range:
+        """Return the limits before these, unless they are clearly others: else colours tremble."""
+        before = self._limits
+        much = STEADY * (limits[1] - limits[0])
+        if before is None or any(abs(old - new) > much for old, new in zip(before, limits, strict=True)):
+            self._limits = limits
+        return self._limits or limits
 
     def _counts(self, values: npt.NDArray[np.float32]) -> Mapping[str, Any] | None:
         now = time.monotonic()

@@ -19,6 +19,10 @@ FRAME_HEIGHT = 900
 """Of the page in a notebook, screen pixels."""
 
 
+WAITING = 32
+"""Events of a stream that may wait under the policy "latest": what waits is late when it is shown."""
+
+
 class Live:
     """Plots of events as they come, until `close`. Made by `psana_dask.plot.live`.
 
@@ -177,8 +181,9 @@ def _opened(source: Any, policy: str | None, options: dict[str, Any]) -> Any:
             raise TypeError(f"{', '.join(options)}: for a source that is opened here, and this one is open")
         return source
     if is_stream(source):
-        replayed = str(source).startswith("replay://")
-        return psana_dask.open(source, policy=policy or ("complete" if replayed else "latest"), **options)
+        chosen = policy or ("complete" if str(source).startswith("replay://") else "latest")
+        waiting = {"waiting": WAITING} if chosen == "latest" else {}
+        return psana_dask.open(source, policy=chosen, **{**waiting, **options})
     return psana_dask.open(source, **options)
 
 

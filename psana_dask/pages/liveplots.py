@@ -40,7 +40,7 @@ Changed = Callable[[], None]
 SIDE = 430
 """Screen pixels of a plot beside the pictures."""
 
-BESIDE = 0.4
+BESIDE = 0.6
 """Seconds between updates of what is beside the pictures: every figure costs the browser time."""
 
 TOOLS = "pan,box_zoom,wheel_zoom,reset,save"

@@ -35,6 +35,9 @@ from psana_dask.pages.ownplots import OwnPlot
 PAINTED_SECONDS = 10.0
 """How long a browser gets to paint."""
 
+SHARE = 4
+"""Pictures that are shown for each time that everything beside them is shown anew, at least."""
+
 LOOK_SECONDS = 0.5
 """Time between updates of the counters when nothing comes."""
 
@@ -114,6 +117,7 @@ class MonitorPage:
         self._thread = threading.Thread(target=self._run, name="psana_dask monitor page", daemon=True)
         self._again = self._behind = False
         self._when: dict[str, float] = {}
+        self._took = 0.0
         self._plots: dict[str, Plot] = {}
         self._seen: Snapshot | None = None
         self._pictures: deque[float] = deque(maxlen=30)
@@ -198,14 +202,15 @@ class MonitorPage:
         errors: list[str] = []
         ready = []
         wanted, now = self._wanted(snapshot), time.monotonic()
-        due = [k for k, plot in wanted.items() if everything or now - self._when.get(k, 0.0) >= plot.every]
+        due = [k for k, plot in wanted.items() if everything or now >= self._when.get(k, 0.0)]
         for name in due:
             plot = wanted[name]
             try:
                 ready.append((plot, plot.prepare(snapshot)))
             except Exception as error:
                 errors.append(f"{getattr(plot, 'name', name)}: {type(error).__name__}: {error}")
-        self._when |= dict.fromkeys(due, now)
+        slower = SHARE * self._took  # a slow browser gets to see the pictures before what is beside them
+        self._when |= {k: now + max(wanted[k].every, slower) if wanted[k].every else now for k in due}
         self._behind = len(due) < len(wanted)
         return Prepared(snapshot, wanted, ready, errors)
 
@@ -235,9 +240,11 @@ class MonitorPage:
     def _present(self, prepared: Prepared, *, fresh: bool) -> None:
         """Have it shown, and wait until the browser painted it."""
         self._painted.clear()
+        began = time.monotonic()
         self._on_page(lambda: self._show(prepared))
         if self._painted.wait(PAINTED_SECONDS) and fresh and not self._closed.is_set():
             now = time.monotonic()
+            self._took = now - began
             self._pictures.append(now)
             self._delay = now - prepared.snapshot.arrived
             if self._choices.painted is not None:
