@@ -131,9 +131,13 @@ class Landing:
         size = len(data)
         if size < SMALL:
             return bytes(data)
-        array = self._array(_room(size))
-        np.copyto(array[:size], np.frombuffer(data, np.uint8))
-        return memoryview(array.data)[:size]
+        array = self.array(size)
+        np.copyto(array, np.frombuffer(data, np.uint8))
+        return memoryview(array.data)
+
+    def array(self, size: int) -> NDArray[np.uint8]:
+        """Return so many bytes that nobody else has, to be filled."""
+        return (np.empty(size, np.uint8) if size < SMALL else self._array(_room(size)))[:size]
 
     def _array(self, room: int) -> NDArray[np.uint8]:
         """Return memory that nobody else has."""

@@ -10,7 +10,8 @@ import numpy as np
 from psana_dask.model import Service
 from psana_dask.recording import Recording
 from psana_dask.sources import FileSource, read_bytes
-from psana_dask.stream.datagrams import Dgram
+from psana_dask.stream.datagrams import Data, Dgram
+from psana_dask.stream.memory import SMALL, Landing
 
 
 class Moment(NamedTuple):
@@ -24,9 +25,13 @@ def moments(recording: Recording) -> Iterator[Moment]:
     """Yield the transitions and events of a run in the order of time, each with its bytes.
 
     A transition comes before the events with its time; the same one of several streams is one.
+    Memory of datagrams that nobody holds any more is used again.
     """
+    landing = Landing()
     for service, rows in _order(recording):
-        yield Moment(service, [Dgram(_number(recording, k), _read(recording, k, row)) for k, row in rows])
+        dgrams = [Dgram(_number(recording, k), _read(recording, k, row, landing)) for k, row in rows]
+        yield Moment(service, dgrams)
+        del dgrams
 
 
 def part_of(recording: Recording, numbers: Iterable[int]) -> tuple[list[list[Dgram]], list[list[Dgram]]]:
@@ -90,7 +95,12 @@ def _number(recording: Recording, position: int) -> int:
     return recording.streams[position].stream
 
 
-def _read(recording: Recording, position: int, row: int) -> bytes:
+def _read(recording: Recording, position: int, row: int, landing: Landing | None = None) -> Data:
     index = recording.streams[position]
     source = FileSource(index.parts[int(index["part"][row])])
-    return read_bytes(source, int(index["offset"][row]), int(index["size"][row]))
+    size = int(index["size"][row])
+    if landing is None or size < SMALL:
+        return read_bytes(source, int(index["offset"][row]), size)
+    out = landing.array(size)
+    source.read_into(int(index["offset"][row]), out)
+    return memoryview(out.data)

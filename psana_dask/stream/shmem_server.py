@@ -15,7 +15,7 @@ from psana_dask.model import Service
 from psana_dask.readers.xtc2_layout import DGRAM, XTC
 from psana_dask.readers.xtc_merge import FIRST_RECORDER
 from psana_dask.recording import Recording
-from psana_dask.stream.datagrams import HEADERS, Dgram
+from psana_dask.stream.datagrams import HEADERS, Data, Dgram
 from psana_dask.stream.mqueue import Queue, unlink
 from psana_dask.stream.replay import Moment, moments
 from psana_dask.stream.sending import paced, repeated
@@ -33,16 +33,16 @@ ANSWER_SECONDS = 5.0
 """How long a client gets to return a transition."""
 
 
-def merged(form: str, dgrams: Sequence[Dgram]) -> bytes | None:
+def merged(form: str, dgrams: Sequence[Dgram]) -> Data | None:
     """Return one datagram from those of several streams, as an event builder makes it.
 
     LCLS-II: the contents of each stream become one container of the datagram. LCLS-1: the DAQ's
     datagram has all detectors; what recorders wrote is never in shared memory.
     """
     if form == "xtc":
-        return next((bytes(d.data) for d in dgrams if d.stream < FIRST_RECORDER), None)
+        return next((d.data for d in dgrams if d.stream < FIRST_RECORDER), None)
     if len(dgrams) == 1:
-        return bytes(dgrams[0].data)
+        return dgrams[0].data
     parts = []
     for dgram in dgrams:
         payload = bytes(dgram.data)[DGRAM.itemsize :]
@@ -198,8 +198,9 @@ class ShmemServer:
             client.sock.close()
 
     # ---- transitions --------------------------------------------------------------------------
-    def transition(self, data: bytes) -> None:
+    def transition(self, data: Data) -> None:
         """Send a transition to all clients, and wait until they took it."""
+        data = bytes(data)
         service = HEADERS[self._form](data).service
         with self._lock:
             if service in (Service.MAP, Service.CONFIGURE):
@@ -231,7 +232,7 @@ class ShmemServer:
                 self._lose(client)
 
     # ---- events -------------------------------------------------------------------------------
-    def event(self, data: bytes, patience: float = 0.0) -> bool:
+    def event(self, data: Data, patience: float = 0.0) -> bool:
         """Give an event to the clients; return False if there was no room for it so long: it is dropped.
 
         Without patience unread events are taken back from the clients first, as the DAQ does.
@@ -293,7 +294,7 @@ class ShmemServer:
             self._collect()
             self._take_back()
 
-    def _give(self, index: int, data: bytes, *, patient: bool) -> bool:
+    def _give(self, index: int, data: Data, *, patient: bool) -> bool:
         """Put an event into a buffer and tell a client; return False if all their queues are full."""
         self._put(index, data)
         message = self._note(index)
@@ -313,7 +314,7 @@ class ShmemServer:
         at = self._turn % max(1, len(self._clients))
         return self._clients[at:] + self._clients[:at]
 
-    def _put(self, index: int, data: bytes) -> None:
+    def _put(self, index: int, data: Data) -> None:
         if len(data) > self._geometry.size:
             raise ValueError(f"a datagram of {len(data)} bytes; buffers have {self._geometry.size}")
         start = index * self._geometry.size
