@@ -128,13 +128,15 @@ def plain(made: Any) -> None:
 
 def what(array: xr.DataArray, mean: bool, snapshot: Snapshot, name: str) -> str:
     """Say which events an array is of, and in what units."""
-    units = array.attrs.get("units", "ADU")
-    state = f"{units}" if array.attrs.get("calibrated", True) else "raw counts, no constants"
+    state = str(array.attrs.get("units", ""))
+    if not array.attrs.get("calibrated", True):
+        state = "raw counts, no constants"
+    state = f", {state}" if state else ""
     if not mean:
-        return f"event of {str(snapshot.time_of(name))[:23].replace('T', ' ')}, {state}"
+        return f"event of {str(snapshot.time_of(name))[:23].replace('T', ' ')}{state}"
     events = array.coords.get(f"{array.attrs.get('detector')}_events")
     number = "" if events is None else f" of {int(events):,} events"
-    return f"mean{number} since {str(snapshot.since)[:19].replace('T', ' ')}, {state}"
+    return f"mean{number} since {str(snapshot.since)[:19].replace('T', ' ')}{state}"
 
 
 # ---- lines and numbers --------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from psana_dask.pages.following import AsTaken, due_times, following
 from psana_dask.pages.framing import mosaic, picture_from
 from psana_dask.pages.thinning import block_means
 from psana_dask.simulate import Detector, RunSpec
+from psana_dask.stream.batches import Counters
 from psana_dask.stream.followed import LiveRun
 from psana_dask.stream.replay import moments
 from psana_dask.stream.sending import Sender, serve
@@ -192,6 +193,51 @@ def test_a_run_that_is_being_written(tmp_path):
     assert len(feed.snapshot.numbers.time) == feed.counters.processed
     assert feed.counters.received == 300
     feed.close()
+
+
+def test_closing_does_not_wait_for_a_run_that_goes_on(tmp_path):
+    spec = RunSpec(events=300, detectors=(Detector(name="gmd", kind="gmd"),), smalldata=False)
+    truth = simulate.write(spec, tmp_path)
+    (path,) = truth.folder.rglob("*.xtc2")
+    content = path.read_bytes()
+    path.with_name(path.name + ".inprogress").write_bytes(content[: len(content) * 3 // 4])
+    path.unlink()
+    feed = Feed(following(psana_dask.open(tmp_path, live=True)), ["gmd"]).start()
+    assert feed.newer(0, 60) is not None
+    assert not feed.ended
+    began = monotonic()
+    feed.close()
+    assert monotonic() - began < 5
+    assert feed.error is None
+
+
+class Two:
+    """Events of one run, then of another, as a stream brings them."""
+
+    counters = Counters()
+
+    def __init__(self, *runs):
+        self._runs = runs
+
+    def runs(self, batch, timeout):
+        for run in self._runs:
+            yield from (run.isel(slice(k, k + batch)) for k in range(0, len(run), batch))
+
+    def close(self):
+        pass
+
+
+def test_another_run_begins_anew(plain_run, tmp_path):
+    detectors = (Detector(name="cam", kind="camera", shape=(6, 7)), Detector(name="gmd", kind="gmd"))
+    spec = RunSpec(number=9, events=20, detectors=detectors)
+    other = psana_dask.open(simulate.write(spec, tmp_path).folder)
+    feed = finished(Two(plain_run, other), ["cam.raw", "gmd"])
+    assert feed.error is None
+    snapshot = feed.snapshot
+    assert snapshot.latest("cam_raw").shape == (6, 7)
+    np.testing.assert_array_equal(snapshot.mean("cam_raw").values, other.mean("cam.raw").values)
+    assert snapshot.numbers.time.tolist() == other.events.time.values.tolist()
+    assert snapshot.since == other.start
 
 
 def test_a_stream_over_zmq(plain_run, free_port):
