@@ -1,12 +1,11 @@
 """Finding one's way: a wrong name is told the nearest ones, and an experiment's name is enough to begin."""
 
-import subprocess
-import sys
-
 import pytest
+from click.testing import CliRunner
 
 import psana_dask
 from psana_dask import psana
+from psana_dask.cli import main
 from psana_dask.errors import NameNotFound, RunNotFound
 from psana_dask.simulate import Detector, RunSpec, write
 
@@ -77,10 +76,8 @@ def root(tmp_path_factory):
 
 
 def command(root, *arguments):
-    env = {"SIT_PSDM_DATA": str(root), "PATH": "/usr/bin:/bin"}
-    env |= {k: v for k, v in __import__("os").environ.items() if k not in env}
-    line = [sys.executable, "-m", "psana_dask", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, env=env, check=False)
+    with psana_dask.set_options(data_root=root):
+        return CliRunner().invoke(main, arguments)
 
 
 def test_who_knows_only_the_experiment(root):
@@ -98,14 +95,14 @@ def test_who_knows_only_the_experiment(root):
 
 def test_commands_for_who_knows_only_the_experiment(root):
     listed = command(root, "ls", "tstx00117")
-    assert listed.returncode == 0, listed.stderr
-    assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["3", "4"]
+    assert listed.exit_code == 0, listed.output
+    assert [line.split()[1] for line in listed.output.splitlines()[1:]] == ["3", "4"]
     said = command(root, "info", "tstx00117", "--run", "4")
-    assert "tstx00117 run 4: 5 events" in said.stdout
+    assert "tstx00117 run 4: 5 events" in said.output
     several = command(root, "info", "tstx00117")
-    assert several.returncode == 1
-    assert "3" in several.stderr
-    assert "4" in several.stderr
+    assert several.exit_code == 1
+    assert "3" in several.output
+    assert "4" in several.output
     wrong = command(root, "inof", "tstx00117")
-    assert wrong.returncode == 2
-    assert "did you mean info" in wrong.stderr
+    assert wrong.exit_code == 2
+    assert "did you mean info" in wrong.output

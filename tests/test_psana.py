@@ -386,6 +386,8 @@ def test_slow_data_of_psana2(rich2, rich_run):
 
 def test_streams_by_detectors(rich):
     one = next(DataSource(files=str(rich.folder), detectors=["tt"]).runs())
+    same = next(DataSource(files=str(rich.folder), detnames=["tt"]).runs())
+    assert len(same.native) == len(one.native)
     assert "epix" not in one.detnames or len(one.native) < 40
     assert all(evt is not None for evt in one.events())
     other = next(DataSource(files=str(rich.folder), xdetectors=["tt"]).runs())

@@ -31,8 +31,12 @@ POLITE = (
 )  # fmt: skip
 """Keywords of psana2 that have nothing to decide here."""
 
-MEANT = ("calib", "detectors", "dir", "exp", "files", "intg_det", "live", "max_events", "run", "shmem",
-         "smd_callback", "timestamps", "xdetectors")  # fmt: skip
+MEANT = (
+    "calib", "detectors", "detnames", "dir", "exp", "files", "intg_det", "live", "max_events", "run", "shmem",
+    "smd_callback", "timestamps", "xdetectors",
+)  # fmt: skip
+"""Keywords that decide something."""
+
 
 
 @dataclass
@@ -383,7 +387,8 @@ def _check_keywords(keywords: dict[str, Any]) -> None:
 # ---- choosing -----------------------------------------------------------------------------------
 def _of_detectors(native: NativeRun, keywords: dict[str, Any], asked: Asked) -> NativeRun:
     """Return the run with the streams that have any of ``detectors=`` and none of ``xdetectors=``."""
-    wanted, unwanted = (keywords.get(k) or () for k in ("detectors", "xdetectors"))
+    wanted = keywords.get("detectors") or keywords.get("detnames") or ()
+    unwanted = keywords.get("xdetectors") or ()
     if not wanted and not unwanted:
         return native
     recording = native._recording
