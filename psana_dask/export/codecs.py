@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from psana_dask.model import Array
 
 Encoder = Callable[[Array], Any]
-"""Takes a C-contiguous chunk, gives bytes or something with the buffer protocol."""
+"""Takes a C-contiguous chunk, gives bytes or a buffer that holds until the thread's next chunk."""
 
 
 def zarr_encoder(compression: str | None) -> Encoder:
@@ -71,11 +72,22 @@ def bitshuffle() -> Any:
     return None
 
 
+_ROOMS = threading.local()
+
+
+def _room(size: int) -> Array:
+    """Return bytes that this thread uses again and again: fresh memory is slow."""
+    room: Array | None = getattr(_ROOMS, "room", None)
+    if room is None or len(room) < size:
+        room = _ROOMS.room = np.empty(size, np.uint8)
+    return room
+
+
 def _bitshuffled(library: Any, chunk: Array) -> Any:
     """Return a chunk as the filter 32008 writes it: sizes, big endian, then blocks."""
     item = chunk.dtype.itemsize
     block = library.bshuf_default_block_size(item)
-    out = np.empty(12 + library.bshuf_compress_lz4_bound(chunk.size, item, block), np.uint8)
+    out = _room(12 + library.bshuf_compress_lz4_bound(chunk.size, item, block))
     out[:12] = np.frombuffer(struct.pack(">QI", chunk.nbytes, block * item), np.uint8)
     size = library.bshuf_compress_lz4(chunk.ctypes.data, out.ctypes.data + 12, chunk.size, item, block)
     if size < 0:

@@ -7,6 +7,7 @@ whoever makes it (`codecs`); `finish` copies the compressed chunks into the resu
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import threading
@@ -123,8 +124,10 @@ def _copy(part: BinaryIO, whole: h5py.Dataset, piece: Piece) -> None:
     """Copy the chunks of one piece without looking into them."""
     rest = (0,) * (len(piece.column.shape) - 1)
     rows = range(piece.start, piece.stop, piece.column.chunk)
-    part.seek(-8 * len(rows), os.SEEK_END)
-    sizes = np.frombuffer(part.read(), "<i8").tolist()
-    part.seek(0)
-    for row, size in zip(rows, sizes, strict=True):
-        whole.id.write_direct_chunk((row, *rest), part.read(size))
+    with mmap.mmap(part.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        data = np.frombuffer(mapped, np.uint8)
+        sizes = np.frombuffer(data[-8 * len(rows) :].tobytes(), "<i8")
+        ends = np.cumsum(sizes)
+        for row, end, size in zip(rows, ends.tolist(), sizes.tolist(), strict=True):
+            whole.id.write_direct_chunk((row, *rest), data[end - size : end])
+        del data  # or the map could not be closed

@@ -194,6 +194,37 @@ def test_a_killed_export_goes_on(run, tmp_path, suffix, pytestconfig):
         xr.testing.assert_identical(opened(expected, name), opened(path, name))
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_full_file_system(run, tmp_path, suffix):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system to fill: {mounted.stderr.strip() or 'mount failed'}")
+    try:
+        path = small / f"full{suffix}"
+        before = export(run, path, "gmd")
+        with pytest.raises(ExportError, match="No space left"):
+            export(run, path, compression=None, overwrite=True)
+        xr.testing.assert_identical(
+            run.gmd.dataset(None).load().drop_attrs(), opened(before, "gmd").drop_attrs()
+        )
+        done = len(list((small / f"full{suffix}.part" / "done").iterdir()))
+        assert done > 1
+        subprocess.run(["mount", "-o", "remount,size=300m", str(small)], check=True)
+        said = []
+        export(run, path, compression=None, overwrite=True, progress=lambda k, total: said.append(k))
+        assert said[0] == done + 1  # it went on
+        check_equal(run.epixquad.dataset(None), opened(path, "epixquad"))
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
 def test_a_full_disk_keeps_what_was_there(run, tmp_path):
     script = SCRIPT.replace("import sys,", "import resource, sys,").replace(
         'print("ready"', 'resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); print("ready"'
