@@ -460,3 +460,40 @@ def test_shared_memory(form, text, native, folder):
     ds.end()
     serving.join()
     assert seen == list(range(20))
+
+
+# ---- other sources --------------------------------------------------------------------------------
+def test_an_export_has_the_same_face(text, native, tmp_path):
+    native.isel(slice(0, 12)).export(tmp_path / "part.h5", ["opal.raw", "ebeam", "evr0"], bundle=True)
+    ds = DataSource(str(tmp_path / "part.h5"))
+    opal, ebeam, evr, temp = map(psana.Detector, ("opal", "EBeam", "evr0", "XPP:TEMP"))
+    theirs = next(DataSource(text).runs())
+    for evt in ds.events():
+        original = theirs.event(evt.get(EventId).idxtime())
+        assert evt.get(EventId).time() == original.get(EventId).time()
+        assert ebeam.get(evt).ebeamPhotonEnergy() == ebeam.get(original).ebeamPhotonEnergy()
+        assert sorted(evr.eventCodes(evt)) == sorted(evr.eventCodes(original))
+        assert temp(evt) == temp(original)
+        assert (opal.raw(evt) is None) == (opal.raw(original) is None)
+        assert opal.raw(evt) is None or np.array_equal(opal.calib(evt), opal.calib(original))
+    assert evt.position == 11
+
+
+def test_calibrated_values_of_psana2_equal_the_native_ones(rich):
+    constants = {"pedestals": np.random.default_rng(3).uniform(900, 1100, (3, 4, 6, 10)).astype(np.float32)}
+    run = next(DataSource(files=str(rich.folder), calib=constants).runs())
+    native = psana_dask.open(rich.folder, calib=constants)
+    det, calib = (
+        run.Detector("jf", edges=True, edge_rows=1, edge_cols=1),
+        native.jf.calibrated(mask={"edges": 1}),
+    )
+    whole = native.jf.dataset()["panel_present"].values.all(axis=1)
+    values = calib.values
+    for evt in run.events():
+        found = det.raw.calib(evt)
+        assert (found is not None) == whole[evt.position]
+        assert found is None or np.array_equal(found, values[evt.position])
+    assert np.array_equal(det.raw._mask(), native.jf.masked(edges=1).values)
+    assert np.array_equal(det.raw._pedestals(), constants["pedestals"])
+    assert det.calibconst["pedestals"][0].shape == (3, 4, 6, 10)
+    assert det.raw._segment_numbers(next(run.events())).tolist() == native.jf.raw.panel.values.tolist()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from psana_dask.errors import PsanaWarning, RunNotFound, suggestion
+from psana_dask.errors import AmbiguousRun, PsanaWarning, RunNotFound, suggestion
 from psana_dask.files import is_data_set, parse_data_set
 from psana_dask.opening import open_run, open_runs
 from psana_dask.psana.detectors import make_detector
@@ -318,12 +318,17 @@ class Asked:
             self.source, number, dir=self.folder, streams=chosen, calib=self.calib, live=self.live
         )
 
+    def _every_run(self) -> Iterable[NativeRun]:
+        try:
+            return [self.open(None)]
+        except AmbiguousRun:
+            how = {"streams": self.streams, "calib": self.calib, "live": self.live}
+            return open_runs(self.source, dir=self.folder, **how)
+
     def natives(self) -> Iterator[NativeRun]:
         """Open the runs."""
         if not self.numbers:
-            yield from open_runs(
-                self.source, dir=self.folder, streams=self.streams, calib=self.calib, live=self.live
-            )
+            yield from self._every_run()
         for number in self.numbers:
             try:
                 yield self.open(number)
