@@ -80,6 +80,9 @@ def _framed(
 
         asked = asked_for(pn.state.session_args)
         links = pn.pane.HTML(markup.navigation(path, titles), stylesheets=[markup.STYLE])
-        return pn.Column(links, make(pn.state.curdoc, asked).view, sizing_mode="stretch_width")
+        shown = make(pn.state.curdoc, asked)
+        if hasattr(shown, "close"):
+            pn.state.on_session_destroyed(lambda _: shown.close())
+        return pn.Column(links, shown.view, sizing_mode="stretch_width")
 
     return page

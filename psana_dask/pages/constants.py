@@ -392,6 +392,10 @@ class ConstantsPage:
         self.shelf.forget()
         self._list()
 
+    def close(self) -> None:
+        """Stop what is being worked out: nobody looks any more."""
+        self.dark.close()
+
     # ---- messages -----------------------------------------------------------------------------
     def _say(self, words: str, kind: str = "plain") -> None:
         self.status.object = markup.note(words, kind)

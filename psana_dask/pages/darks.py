@@ -120,7 +120,7 @@ class DarkCard:
         self.for_runs = w.TextInput(label="For runs (10, 10-20 or 10-end)", width=220, max_length=40)
         self.comment = w.TextInput(label="Comment", width=300, max_length=LONGEST_COMMENT)
         self._answers.click(self.start, self._start)
-        self._answers.click(self.stop, self._stop)
+        self._answers.click(self.stop, self.close)
         self._answers.click(self.show, self._show)
         self._answers.on(self.runs, self._detectors)
 
@@ -168,7 +168,8 @@ class DarkCard:
 
         self._working.do(work, self._finished)
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """Stop what is being worked out."""
         if self._job is not None:
             self._job.stop = True
 
@@ -188,7 +189,7 @@ class DarkCard:
         except ConstantsError as error:
             said += f"\nnot yet complete: {error}"
         self.said.object = markup.code(said)
-        self.kind.options = list(self._made)
+        self.kind.param.update(options=list(self._made), value=next(iter(self._made), None))
         self.for_runs.value = f"{min(found.runs, default=0)}-end"
         self._show()
 

@@ -331,4 +331,6 @@ def desk_for(calib: Any, experiment: str, run: Run | None, write: bool) -> Desk:
         return Desk(web_store(experiment, None if calib == "web" else calib), write)
     if calib is not None:
         return Desk(LocalStore(Path(calib)), write)
-    return Desk(None if run is None else LocalStore(default_folder(run._view.recording)), write)
+    if run is None or run.format == "export":  # an export has its constants inside
+        return Desk(None, write)
+    return Desk(LocalStore(default_folder(run._view.recording)), write)

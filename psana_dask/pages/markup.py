@@ -12,7 +12,7 @@ MOST = 4000
 """Characters of one text that a page shows."""
 
 STYLE = """
-:host { font: 14px/1.4 system-ui, sans-serif; color: #222; }
+:host { font: 14px/1.4 system-ui, sans-serif; color: #222; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 1px 10px 1px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #eee; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }

@@ -113,7 +113,7 @@ def _spec(number, dark=False, **changes):
 
 @pytest.fixture(scope="session")
 def beamtime(tmp_path_factory):
-    """Folder of an experiment: run 5 is dark, run 6 a scan of 30 events, run 7 a file that was cut; constants."""
+    """Folder of an experiment with constants: run 5 is dark, run 6 a scan of 30 events, run 7 was cut."""
     import numpy as np
 
     from psana_dask import simulate

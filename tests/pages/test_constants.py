@@ -1,5 +1,6 @@
 """The constants manager: what a desk allows, what a page shows, and how it is used in a browser."""
 
+import re
 import time
 from pathlib import Path
 
@@ -160,6 +161,30 @@ def test_a_dark_stops_when_it_is_asked_to():
     job.stop = True
     with pytest.raises(Stopped):
         job(10, 10)
+
+
+def test_a_dark_tells_how_far_it_is(beamtime, calib, monkeypatch):
+    """The page without a browser: everything is done at once, message by message."""
+    monkeypatch.setattr("psana_dask.pages.darks.TELL_EVERY", 0.0)
+    page = ConstantsPage(Shelf(folder=beamtime / "xtc", calib=str(calib)), write=True)
+    told = []
+    page.dark.said.param.watch(lambda event: told.append(event.new), "object")
+    page.dark.runs.value = ["run 5"]
+    page.dark.detector.value = "jf"
+    page.dark.start.clicks += 1
+    assert [re.search(r"(\d+) of 30 frames", text)[1] for text in told[1:3]] == ["16", "30"]
+    assert "there is no dark of" in told[-1] or "not yet complete" in told[-1]  # g1 and g2 were not measured
+    page.dark.missing.value = "neutral"
+    page.dark.start.clicks += 1
+    assert page.looked.constant.value.shape == (3, 2, 128, 256)
+    page.dark.detector.value = "opal"
+    page.dark.start.clicks += 1
+    page.dark.deploy.button.clicks += 1
+    assert "pixel_rms: none before" in page.dark.deploy.said.object
+    page.dark.deploy.yes.clicks += 1
+    assert page.dark.deploy.said.object.count("wrote") == 5
+    page.dark.deploy.yes.clicks += 1  # once is enough
+    assert len(LocalStore(calib).history("opal", "pixel_rms")) == 1
 
 
 class Document:

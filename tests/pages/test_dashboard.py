@@ -146,12 +146,12 @@ def test_the_command_serves_pages_behind_a_token(beamtime, page):
             bare = re.sub(r"(:\d+/).*", r"\1", address)
             for wrong in (bare, f"{bare}events", f"{bare}{'x' * 32}/events", f"{bare}../../etc/passwd"):
                 with pytest.raises(urllib.error.HTTPError, match="403"):
-                    urllib.request.urlopen(wrong, timeout=10)
+                    urllib.request.urlopen(wrong, timeout=30)
             page.goto(f"{address}events?run=6&detector=../../etc/passwd&experiment={EVIL}")
             page.get_by_text("event 0 of 0 to 29").wait_for()
         finally:
             program.send_signal(signal.SIGINT)
-        program.communicate(timeout=20)
+        program.communicate(timeout=60)
     assert program.returncode == 130
 
 
