@@ -209,7 +209,8 @@ def test_images_and_masks_equal_the_native_ones(text, native):
     assert np.array_equal(
         det.mask_v2(54, edges=True, mrows=2, mcols=3), native.opal.masked(edges=(2, 3)).values
     )
-    assert np.array_equal(det.pedestals(54), native.opal.pedestals.values)
+    for par in (54, evt, evt._run, None):
+        assert np.array_equal(det.pedestals(par), native.opal.pedestals.values)
     assert det.shape(evt) == (48, 64)
     assert (det.size(), det.ndim(), det.runnum(evt), det.instrument()) == (48 * 64, 2, 54, "XPP")
     with pytest.raises(ConstantsNotFound):

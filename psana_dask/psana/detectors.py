@@ -43,6 +43,8 @@ class AnyDetector:
 
     def _run_of(self, par: Any = None) -> Run:
         """Return the run of an event, with a number, or the one that the loop is in."""
+        if isinstance(par, Run):
+            return par
         return par._run if isinstance(par, Event) else self._source._run(par)
 
     def _entry(self, run: Run) -> Entry:
