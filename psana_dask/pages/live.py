@@ -19,7 +19,7 @@ FRAME_HEIGHT = 900
 """Of the page in a notebook, screen pixels."""
 
 
-WAITING = 32
+WAITING = 16
 """Events of a stream that may wait under the policy "latest": what waits is late when it is shown."""
 
 

@@ -185,6 +185,8 @@ class MonitorPage:
             self._wake.wait(LOOK_SECONDS)
             self._closed.wait(max(0.0, due - time.monotonic()))
             self._wake.clear()
+            if not self._is_watched():
+                continue
             due = time.monotonic() + 1 / self._choices.updates
             snapshot, self._again, again = self._next(), False, self._again
             fresh = snapshot is not self._seen
@@ -192,6 +194,12 @@ class MonitorPage:
                 self._present(self._prepared(snapshot, everything=not fresh), fresh=fresh)
             elif not self.pause.value:
                 self._on_page(self._show_bar)
+
+    def _is_watched(self) -> bool:
+        """Return whether a browser is connected: bokeh keeps a page for some time after that."""
+        context = self._document.session_context
+        session = getattr(context, "session", None)
+        return session is None or session.connection_count > 0
 
     def _next(self) -> Snapshot | None:
         """Return what is to be shown: what is seen already while paused."""

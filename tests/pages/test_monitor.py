@@ -238,6 +238,15 @@ def test_a_stream_in_the_browser(page, run, free_port):
         sending.join()
 
 
+def wait_until_still(shown):
+    """Wait until a page is sent nothing for a second; return how much it was sent."""
+    while True:
+        before = shown._sent
+        time.sleep(1)
+        if shown._sent == before:
+            return before
+
+
 def test_two_browsers_share_a_reader_and_leave_it(chromium, run):
     with psana_dask.plot.live(run, "cam.raw", rate=30) as live:
         contexts = [chromium.new_context() for _ in range(2)]
@@ -249,8 +258,14 @@ def test_two_browsers_share_a_reader_and_leave_it(chromium, run):
         before = count(tabs[1], "processed")
         until(tabs[1], lambda: count(tabs[1], "processed") > before + 10)
         assert tabs[1].locator(".state.live").count() == 1
-        for context in contexts:
-            context.close()
+        tabs[0].get_by_role("button", name="Go on").click()
+        tabs[0].locator(".state.live").wait_for()
+        contexts[0].close()
+        sent = wait_until_still(live._pages[0])
+        before = count(tabs[1], "processed")
+        until(tabs[1], lambda: count(tabs[1], "processed") > before + 10)
+        assert live._pages[0]._sent == sent  # nothing is made for a browser that has gone
+        contexts[1].close()
     ours = ("psana_dask monitor", "psana_dask live")
     assert not [t.name for t in threading.enumerate() if t.name.startswith(ours)]
 
