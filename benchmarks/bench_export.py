@@ -46,15 +46,14 @@ def jungfrau(folder: Path, gigabytes: float) -> psana_dask.Run:
     """Frames whose pixels have the noise of a detector: what a codec finds in real data."""
     simulate.write_large(folder / "data", gigabytes=gigabytes, shape=SHAPE)
     run = psana_dask.open_run(folder / "data")
-    noise = [np.random.default_rng(k).normal(3000, 12, SHAPE).astype("<u2").tobytes() for k in range(4)]
-    sources, which, offsets = (
-        run._view.target(run._view.entries["jungfrau"].channels["raw"]).reader().places(np.arange(len(run)))
-    )
-    for number, (source, place) in enumerate(zip(which[:, 0].tolist(), offsets[:, 0].tolist(), strict=True)):
-        with open(sources[source].name, "r+b") as file:
-            file.seek(place)
-            file.write(noise[number % 4])
-    return run
+    noise = [np.random.default_rng(k).normal(3000, 12, SHAPE[1:]).astype("<u2").tobytes() for k in range(8)]
+    reader = run._view.target(run._view.entries["jungfrau"].channels["raw"]).reader()
+    sources, which, offsets = reader.places(np.arange(len(run)))
+    for event, panel in np.ndindex(which.shape):
+        with open(sources[which[event, panel]].name, "r+b") as file:
+            file.seek(offsets[event, panel])
+            file.write(noise[(event + panel) % 8])
+    return psana_dask.open_run(folder / "data")  # the files changed
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -163,7 +162,9 @@ def two_processes(run: psana_dask.Run, folder: Path, rounds: int) -> list[tuple]
 
         return work
 
-    clusters = {k: LocalCluster(k, threads_per_worker=1, dashboard_address=None) for k in (1, 2)}
+    clusters = {
+        k: LocalCluster(k, threads_per_worker=1, dashboard_address=None, silence_logs=50) for k in (1, 2)
+    }
     clients = {k: Client(c, set_as_default=False) for k, c in clusters.items()}
     taken = side_by_side(rounds, one=with_workers(1), two=with_workers(2))
     for k in (1, 2):
