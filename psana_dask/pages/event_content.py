@@ -126,7 +126,7 @@ def picture_of(event: Run, wanted: Wanted) -> Picture:
         Names, constants or geometry: what `Detector.assembled` raises.
     """
     detector = event[wanted.detector]
-    if not detector.present.values.any():
+    if not detector.presence:
         raise EventNotFound(f"this event has no {detector.name}")
     frame = _frames(detector, wanted).isel(time=0).load()
     good = _good(detector, wanted, frame)
@@ -249,7 +249,7 @@ def lines_of(event: Run, name: str) -> Lines:
     """
     detector, _, field = name.partition(".")
     found = event[detector].field(field, chunks=None)
-    if not event[detector].present.values.any():
+    if not event[detector].presence:
         raise EventNotFound(f"this event has no {detector}")
     ragged = isinstance(found, xr.Dataset)
     array = found[field] if isinstance(found, xr.Dataset) else found.isel(time=0)
@@ -281,17 +281,12 @@ def _thinned(row: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 def scalars_of(event: Run, layout: Layout) -> list[tuple[str, Any, str]]:
     """Return name, value and unit of every number of the only event of a run; missing ones are ``"-"``."""
-    rows = []
-    there = {name: _present(event, name) for name, _ in layout.scalars}
+    rows, detectors = [], dict(event.detectors)  # each says once whether the event has it
     for name, field in layout.scalars:
-        found = event.detectors[name].field(field, chunks=None)
-        value = np.asarray(found.data).reshape(-1)[0].item() if there[name] else "-"
+        found = detectors[name].field(field, chunks=None)
+        value = np.asarray(found.data).reshape(-1)[0].item() if detectors[name].presence else "-"
         rows.append((f"{name}.{field}", value, str(found.attrs.get("units", ""))))
     return rows
-
-
-def _present(event: Run, name: str) -> bool:
-    return bool(event.detectors[name].present.values.any())
 
 
 def epics_of(event: Run) -> Iterator[tuple[str, Any, str, str]]:
@@ -352,7 +347,7 @@ def energy_of(event: Run) -> float | None:
     """Return the photon energy of the only event of a run, keV, if an EBeam detector says it."""
     for detector in event.detectors.values():
         for field in ("photon_energy", "ebeamPhotonEnergy"):
-            if field in detector.fields and detector.present.values.any():
+            if field in detector.fields and detector.presence:
                 electronvolts = float(np.asarray(detector.field(field, chunks=None)).reshape(-1)[0])
                 return round(electronvolts * 1e-3, 6) if electronvolts > 0 else None
     return None
