@@ -38,7 +38,7 @@ STYLE = """
   --faint: var(--jp-content-font-color2, var(--pst-color-text-muted, var(--vscode-disabledForeground, #678)));
   --line: var(--jp-border-color2, var(--pst-color-border, var(--vscode-panel-border, #d9dee5)));
   --accent: #1b8f88; --alarm: #d0342c; --care: #a87200;
-  color: var(--ink); font-size: 13px; line-height: 1.45; max-width: 64em; }
+  color: var(--ink); font-size: 13px; line-height: 1.45; max-width: 64em; overflow-x: auto; }
 .psana-run header { border-left: 4px solid var(--accent); padding: 2px 0 2px 12px; margin: 4px 0 8px; }
 .psana-run header b { font-size: 16px; }
 .psana-run .faint { color: var(--faint); }
