@@ -504,16 +504,18 @@ class Run(EventResults):
         return len(numbers)
 
     def export(self, path: str | os.PathLike[str], names: Names = None, **choices: Any) -> Path:
-        """Export what you choose of the run as Zarr or HDF5, which `open` takes again.
+        """Export what you choose of the run: Zarr and HDF5, which `open` takes again, and other formats.
 
         Parameters
         ----------
         path : path
-            ``.zarr``, or ``.h5`` (``.hdf5``, ``.nc``).
+            ``.zarr``, or ``.h5`` (``.hdf5``, ``.nc``); frames of one detector as ``.nxs`` (NeXus) or
+            ``.cxi``; scalars as ``.parquet``.
         names : names of detectors and fields, optional
             As in `dataset`, and ``"cspad.calib"``, ``"cspad.image"``; all fields by default.
         **choices
-            ``roi, own, bundle, compression, overwrite, progress``: see `psana_dask.export.export`.
+            ``roi, own, bundle, photon_energy, distance, compression, overwrite, progress``: see
+            `psana_dask.export.export`.
 
         Examples
         --------

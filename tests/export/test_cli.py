@@ -48,6 +48,20 @@ def test_steps_for_job_arrays(folder, tmp_path):
     assert out.exists()
 
 
+def test_frames_for_crystallography_and_a_table(folder, tmp_path):
+    beam = ("--photon-energy", "9500", "--distance", "0.1", "--events", "4")
+    done = call(folder, "epixquad.raw", "-o", tmp_path / "few.cxi", *beam)
+    assert done.exit_code == 0, done.output
+    with h5py.File(tmp_path / "few.cxi") as file:
+        assert file["entry_1/data_1/data"].shape == (4, 4, 352, 384)
+        assert file["LCLS/photon_energy_eV"][0] == 9500
+    assert (tmp_path / "few.cxi.geom").exists()
+    assert "photon_energy" in call(folder, "epixquad.raw", "-o", tmp_path / "few.nxs").output
+    assert call(folder, "gmd", "-o", tmp_path / "gmd.parquet").exit_code == 0
+    assert (tmp_path / "gmd.parquet").exists()
+    assert "no pieces" in call(folder, "gmd", "-o", tmp_path / "two.parquet", "--begin").output
+
+
 def test_events_as_they_are(folder, tmp_path):
     done = call(folder, "hsd", "-o", tmp_path / "small.xtc2", "--events", 3)
     assert done.exit_code == 0, done.output
