@@ -126,12 +126,12 @@ def test_quality_and_scan_of_a_run(page, browsing, shot):
 
 
 def test_live_plots_are_part_of_a_dashboard(page, shelf, run, shot):
-    with plot.live(run, ["gmd"], rate=100.0) as plots, serve(pages(shelf, live=plots.page)) as server:
+    with plot.live(run, ["gmd"], rate=2.0) as plots, serve(pages(shelf, live=plots.page)) as server:
         page.goto(f"{server.url}runs?run=6")
         page.get_by_text("tstx00117 run 6: 30 events").wait_for()
         page.get_by_role("link", name="Live").wait_for()
         page.get_by_text("Live", exact=True).last.click()
-        page.frame_locator("iframe").get_by_text("received").first.wait_for()
+        page.frame_locator("iframe").get_by_role("heading", name="gmd_milli").first.wait_for()
         shot("browse_live")
 
 
