@@ -16,6 +16,7 @@ from psana_dask.dataset import View
 from psana_dask.errors import (
     FormatError,
     PartialRunWarning,
+    ReadError,
     RunNotFound,
     TruncatedError,
     UnknownFormat,
@@ -118,7 +119,7 @@ def _recording(find: Callable[[], RunFiles], live: bool) -> Recording:
     while True:
         try:
             return open_recording(find(), live=live)
-        except (RunNotFound, TruncatedError):
+        except (RunNotFound, TruncatedError, ReadError):  # a file may lose its .inprogress meanwhile
             if not live or time.monotonic() > patience:
                 raise
             time.sleep(0.1)

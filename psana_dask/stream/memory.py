@@ -9,6 +9,7 @@ Contract: tests/stream/test_memory.py.
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import sys
@@ -23,10 +24,25 @@ from numpy.typing import NDArray
 from psana_dask.sources import LENGTHS, POOL
 from psana_dask.stream.datagrams import Data
 
-MOST_VECTORS = 512
+LEAST_ROOM = 2**20
+"""Of a file, bytes."""
 
 MOST_IDLE_BYTES = 512 * 2**20
 """What is kept of files that are gone, at most."""
+
+
+class Pages:
+    """Memory behind a descriptor, mapped: what was touched once is quick to write again."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.bytes = np.zeros(0, np.uint8)
+
+    def grow(self, size: int) -> None:
+        """Map at least so many bytes; what is not touched takes no memory."""
+        room = max(size, 2 * len(self.bytes), LEAST_ROOM)
+        os.ftruncate(self.descriptor, room)
+        self.bytes = np.frombuffer(mmap.mmap(self.descriptor, room), np.uint8)
 
 
 class _Idle:
@@ -34,23 +50,22 @@ class _Idle:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: list[tuple[int, int]] = []  # descriptor, bytes
+        self._kept: list[Pages] = []
 
-    def take(self) -> int:
-        """Return a descriptor of memory: the largest that is idle, or a new one."""
+    def take(self) -> Pages:
+        """Return the largest memory that is idle, or a new one."""
         with self._lock:
             if self._kept:
-                return self._kept.pop()[0]
-        return os.memfd_create("psana_dask", os.MFD_CLOEXEC)
+                return self._kept.pop()
+        return Pages(os.memfd_create("psana_dask", os.MFD_CLOEXEC))
 
-    def give(self, descriptor: int) -> None:
+    def give(self, pages: Pages) -> None:
         """Keep memory for the next file, or free it."""
-        size = os.fstat(descriptor).st_size
         with self._lock:
-            if size + sum(n for _, n in self._kept) <= MOST_IDLE_BYTES:
-                self._kept = sorted([*self._kept, (descriptor, size)], key=lambda pair: pair[1])
+            if len(pages.bytes) + sum(len(p.bytes) for p in self._kept) <= MOST_IDLE_BYTES:
+                self._kept = sorted([*self._kept, pages], key=lambda p: len(p.bytes))
                 return
-        os.close(descriptor)
+        os.close(pages.descriptor)
 
 
 _IDLE = _Idle()
@@ -75,45 +90,40 @@ class MemoryFile:
         self.path = os.path.join(folder, f"memory{suffix}")
         self.size = 0
         anonymous = hasattr(os, "memfd_create")
-        self._anonymous = anonymous
         if anonymous:
-            self._descriptor = _IDLE.take()
-            os.symlink(f"/proc/{os.getpid()}/fd/{self._descriptor}", self.path)
+            self._pages = _IDLE.take()
+            os.symlink(f"/proc/{os.getpid()}/fd/{self._pages.descriptor}", self.path)
         else:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._pages = Pages(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         LENGTHS[self.path] = 0
-        self._close = weakref.finalize(self, _close, self._descriptor, self.path, folder, anonymous)
+        self._close = weakref.finalize(self, _close, self._pages, self.path, folder, anonymous)
 
     def append(self, pieces: Iterable[Data]) -> None:
         """Add bytes at the end."""
         waiting = [memoryview(p).cast("B") for p in pieces]
-        while waiting:
-            written = self._write(waiting[:MOST_VECTORS])
-            self.size += written
-            while waiting and written >= len(waiting[0]):
-                written -= len(waiting.pop(0))
-            if written:
-                waiting[0] = waiting[0][written:]
+        end = self.size + sum(map(len, waiting))
+        if end > len(self._pages.bytes):
+            self._pages.grow(end)
+        for piece in waiting:
+            if len(piece):
+                place = self._pages.bytes[self.size : self.size + len(piece)]
+                np.copyto(place, np.frombuffer(piece, np.uint8))
+            self.size += len(piece)
         LENGTHS[self.path] = self.size
-
-    def _write(self, pieces: list[memoryview]) -> int:
-        if self._anonymous:
-            return os.pwritev(self._descriptor, pieces, self.size)
-        return os.writev(self._descriptor, pieces)
 
     def close(self) -> None:
         """Give the memory back."""
         self._close()
 
 
-def _close(descriptor: int, path: str, folder: str, anonymous: bool) -> None:
+def _close(pages: Pages, path: str, folder: str, anonymous: bool) -> None:
     POOL.forget(path)
     LENGTHS.pop(path, None)
     shutil.rmtree(folder, ignore_errors=True)
     if anonymous:
-        _IDLE.give(descriptor)
+        _IDLE.give(pages)
     else:
-        os.close(descriptor)
+        os.close(pages.descriptor)
 
 
 SMALL = 64 * 1024
