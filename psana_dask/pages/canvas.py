@@ -42,7 +42,7 @@ MASK_LOOK = {"fill_alpha": 0.45, "fill_color": "#ff9800", "line_color": "#e65100
 TOOLS = (
     ("region", "Region", "shift and drag"),
     ("rectangle", "Mask a rectangle", "shift and drag"),
-    ("polygon", "Mask a polygon", "hold the button for the first corner, click the others, hold for the last"),
+    ("polygon", "Mask a polygon", "press and hold for the first corner, click the others, hold for the last"),
     ("line", "Mask by a free line", "drag around"),
 )
 

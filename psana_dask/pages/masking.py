@@ -111,7 +111,8 @@ class MaskCard:
         hint = ("Draw on an image with the mask tools above it: what is drawn over becomes bad (0).\n"
                 "A click chooses a shape, Backspace deletes it.")  # fmt: skip
         self.view = pn.Column(
-            pn.pane.HTML(markup.note(hint), stylesheets=[markup.STYLE], width=460), pn.Row(self.runs, self.comment),
+            pn.pane.HTML(markup.note(hint), stylesheets=[markup.STYLE], width=460),
+            pn.Row(self.runs, self.comment),
             self.keep, self.clear, self.save.view, self.undo.view,
         )  # fmt: skip
 

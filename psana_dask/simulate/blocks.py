@@ -48,9 +48,7 @@ class StreamLayout:
             self._add_scan()
         self._add_runinfo()
         self._add_sums()
-        self.chunkinfo = self._names(
-            "chunkinfo", "chunkinfo", CHUNKINFO_FIELDS, index=CHUNKINFO, version=1
-        )
+        self.chunkinfo = self._names("chunkinfo", "chunkinfo", CHUNKINFO_FIELDS, index=CHUNKINFO, version=1)
 
     def payload(self, entry: Entry) -> bytes:
         """Return the containers of a transition or event."""
