@@ -307,10 +307,12 @@ class OnWorkers:
         return [self._answer(r, f) for r, f in zip(readers, futures, strict=True)]
 
     def _submit(self, reader: Reader, function: Any, *arguments: Any) -> Any:
-        return self._client.submit(
-            function, reader.name, *arguments, workers=[reader.address], allow_other_workers=False,
-            pure=False, retries=0, priority=10,
-        )  # fmt: skip
+        with warnings.catch_warnings():  # constants are sent once
+            warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
+            return self._client.submit(
+                function, reader.name, *arguments, workers=[reader.address], allow_other_workers=False,
+                pure=False, retries=0, priority=10,
+            )  # fmt: skip
 
     def _answer(self, reader: Reader, future: Any) -> Any:
         """Return what a worker answers.
