@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,8 @@ class Opening:
         policy = checked(chosen.pop("policy", "complete"))
         waiting = chosen.pop("waiting", WAITING_EVENTS)
         timeout = chosen.pop("timeout", 10.0)
+        if self.share is not None and self.source.startswith("shmem://"):
+            policy = "complete"  # who has no room leaves events to the others of its team
         if self.source.startswith(TAPS):
             shown = _shown(**chosen)
             return Received(self._tap(timeout), shown, policy, waiting)
@@ -147,4 +150,5 @@ def shared(opening: Opening, readers: int) -> list[Opening]:
     """Return the openings of several readers of one source."""
     if readers == 1:
         return [opening]
-    return [replace(opening, share=Share(k, readers)) for k in range(readers)]
+    team = secrets.randbits(32) | 1
+    return [replace(opening, share=Share(k, readers, team)) for k in range(readers)]

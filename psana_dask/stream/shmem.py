@@ -18,13 +18,10 @@ from psana_dask.model import Service
 from psana_dask.stream.datagrams import HEADERS, Data, Dgram, Header
 from psana_dask.stream.memory import Landing
 from psana_dask.stream.mqueue import Queue
-from psana_dask.stream.shmem_layout import Note, discovery_name, memory_name, queue_name
+from psana_dask.stream.shmem_layout import Note, discovery_name, marked, memory_name, queue_name
 from psana_dask.stream.taps import Delivery, Refusals, Share
 
 MEMORY = "/dev/shm"  # noqa: S108  (where POSIX shared memory is, by definition)
-
-PATIENCE = 0.1
-"""Seconds that an event of another client's share waits for room in its queue."""
 
 GROUP = 64
 """Events that are taken at once, at most."""
@@ -60,7 +57,7 @@ class ShmemTap:
     timeout : float
         Seconds that the server gets to appear.
     share : Share, optional
-        Which events are this client's, if others take the others.
+        If others of a team take events, too: what one of them took it marks, and the others pass it on.
 
     Raises
     ------
@@ -73,7 +70,8 @@ class ShmemTap:
         self.refused = Refusals()
         self._landing = Landing()
         self._enabled = self._began = False
-        self._anew = False
+        self._anew = self._ran = False
+        self._late = 0  # events that came behind the Disable of their step: the protocol passes them over
         stop = time.monotonic() + timeout
         self._connection: _Connection | None = self._connect(stop)
         self._first: list[Dgram] = []
@@ -124,7 +122,7 @@ class ShmemTap:
         events = Queue(queue_name(self._tag, geometry.index), os.O_RDONLY)
         later = [geometry.returns] if geometry.returns else range(geometry.index + 1, geometry.queues + 1)
         onward = [Queue(queue_name(self._tag, k), os.O_WRONLY) for k in later]
-        self._enabled = self._began = False
+        self._enabled = self._began = self._ran = False
         return _Connection(sock, memory, events, onward, geometry)
 
     def _find_format(self, stop: float) -> str:
@@ -172,9 +170,10 @@ class ShmemTap:
             elif events:
                 break
         anew, self._anew = self._anew, False
-        if not (transitions or events or anew):
+        if not (transitions or events or anew or self._late):
             return None
-        return Delivery(transitions, events, anew=anew)
+        late, self._late = self._late, 0
+        return Delivery(transitions, events, missed=late, anew=anew)
 
     def _again(self) -> _Connection | None:
         """Try to connect again after the server went away."""
@@ -228,36 +227,25 @@ class ShmemTap:
         self._began |= service in (Service.MAP, Service.CONFIGURE)
         if service not in NEUTRAL:
             self._enabled = service == Service.ENABLE
+            self._ran |= self._enabled
         return self._began
 
     def _event(self, connection: _Connection) -> Dgram | None:
-        """Take an event from its buffer, and pass the buffer on."""
+        """Take an event from its buffer, unless another of the team has, and pass the buffer on."""
         message = connection.events.receive()
         if message is None:
             return None  # the server took it back
         note = Note.of(message)
-        mine = self._is_mine(connection, note)
-        data = self._copied(connection, note) if mine and self._enabled else b""
-        patience = 0.0 if mine else PATIENCE
-        for queue in connection.onward:
-            if queue.send(message, patience):
-                break
-            patience = 0.0
-        if not (mine and self._enabled):
+        taken = self._share is not None and note.team == self._share.team
+        data = self._copied(connection, note) if self._enabled and not taken else b""
+        if self._share is not None and self._enabled:
+            message = marked(message, self._share.team)
+        any(queue.send(message) for queue in connection.onward)  # the last one is the server's
+        if taken or not self._enabled:
+            self._late += self._ran and not taken
             return None
         header = self._header(data)
         return None if header is None or header.service != Service.L1_ACCEPT else Dgram(0, data)
-
-    def _is_mine(self, connection: _Connection, note: Note) -> bool:
-        """Tell whether an event is this client's, where each of them goes through several of a team."""
-        if self._share is None or connection.geometry.returns or note.index < 0:
-            return True
-        start = note.index * connection.geometry.size
-        try:
-            header = HEADERS[self.form](connection.memory[start : start + 40])
-        except FormatError:
-            return True
-        return self._share.has(header.timestamp)
 
     def _copied(self, connection: _Connection, note: Note) -> Data:
         """Return a copy of the datagram in a buffer."""

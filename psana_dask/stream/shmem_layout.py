@@ -14,7 +14,7 @@ TRANSITION_BUFFERS = 18
 """Buffers for transitions, behind those for events."""
 
 MESSAGE = struct.Struct("<iIII")
-"""index; counts: buffers, queues and return queue, 8 bits each; size: 28 bits; 0."""
+"""index; counts: buffers, queues, return queue, 8 bits each; size: 28 bits; a word that the DAQ leaves 0."""
 
 
 def memory_name(tag: str) -> str:
@@ -30,6 +30,11 @@ def discovery_name(tag: str) -> str:
 def queue_name(tag: str, number: int) -> str:
     """Return the name of the event queue of a client; the one behind the last is the server's."""
     return f"/PdsToMonitorEvQueue_{tag}_{number}"
+
+
+def marked(message: bytes, team: int) -> bytes:
+    """Return a message that says which team took its event; all else in it stays."""
+    return message[:-4] + team.to_bytes(4, "little")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ class Note:
         Queue to which events go back; 0: from client to client.
     size : int
         Bytes of a buffer.
+    team : int
+        Of the readers that share the events of a server: one of them has taken this event. In a word that
+        the servers leave alone; 0 if nobody has.
     """
 
     index: int
@@ -55,11 +63,12 @@ class Note:
     queues: int
     returns: int
     size: int
+    team: int = 0
 
     def packed(self) -> bytes:
         """Return the 16 bytes."""
         counts = self.buffers & 0xFF | (self.queues & 0xFF) << 8 | (self.returns & 0xFF) << 16
-        return MESSAGE.pack(self.index, counts, self.size & 0x0FFFFFFF, 0)
+        return MESSAGE.pack(self.index, counts, self.size & 0x0FFFFFFF, self.team)
 
     @classmethod
     def of(cls, data: bytes) -> Note:
@@ -74,8 +83,8 @@ class Note:
             raise FormatError(
                 f"a message of {len(data)} bytes from a monitoring server; they have {MESSAGE.size}"
             )
-        index, counts, size, _ = MESSAGE.unpack(data)
-        return cls(index, counts & 0xFF, counts >> 8 & 0xFF, counts >> 16 & 0xFF, size & 0x0FFFFFFF)
+        index, counts, size, team = MESSAGE.unpack(data)
+        return cls(index, counts & 0xFF, counts >> 8 & 0xFF, counts >> 16 & 0xFF, size & 0x0FFFFFFF, team)
 
     @property
     def events(self) -> int:

@@ -40,10 +40,13 @@ class Share:
     Parameters
     ----------
     reader, readers : int
+    team : int
+        A word of 32 bits that these readers have in common, and no others; not 0.
     """
 
     reader: int
     readers: int
+    team: int = 1
 
     def has(self, timestamp: int) -> bool:
         """Tell whether an event is this reader's: a hash of its time decides."""

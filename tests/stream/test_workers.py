@@ -127,6 +127,33 @@ def test_one_source_shared_by_two_workers(closed, client):
     assert np.array_equal(got.values, closed.sum(frames(closed)).values)
 
 
+@pytest.mark.parametrize(("rate", "patience"), [(None, 5.0), (200.0, 0.0)])
+def test_one_shared_memory_shared_by_two_workers(closed, client, rate, patience):
+    """Each event is taken once, by either; only what the server itself drops is missing."""
+    tag, name = f"test_{uuid.uuid4().hex[:12]}", frames(closed)
+    done = []
+    with ShmemServer(tag, closed.format, 1 << 20, clients=3, buffers=6) as server:  # a client never comes
+
+        def go():
+            while server.served.clients < 2:
+                time.sleep(0.02)
+            _serve(server, closed.format, moments(closed._recording), rate, 0.0, patience)
+            done.append(server.served)
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        with open_stream(f"shmem://{tag}", client=client, readers=2) as stream:
+            last = last_of(stream.reduce(["sum", "count"], name, timeout=2.0, batch=1, every=0.2))
+            processed, missed = stream.counters.processed, stream.counters.missed
+        thread.join()
+    sent = len(closed) - done[0].dropped - done[0].taken_back
+    assert sent - missed <= processed <= sent  # what comes behind a Disable is missed, by one or both
+    assert int(last[f"{name.replace('.', '_')}_count"].max()) <= processed
+    if not done[0].dropped + done[0].taken_back:
+        want = closed.sum(name)
+        assert np.array_equal(last[f"{name.replace('.', '_')}_sum"].values, want.values)
+
+
 def test_one_worker_gives_the_bits_of_floats_too(closed, client):
     folder = os.path.dirname(closed.files[0])
     name = {"xtc2": "gmd.milliJoulesPerPulse", "xtc": "acqiris.raw"}[closed.format]
