@@ -7,8 +7,8 @@ size is ``--gigabytes 2``.  All cases of a row are timed side by side in every r
 round; ratios are medians over the rounds of work per time relative to the other case.
 
 zarr       export to uncompressed Zarr against ``cp`` of the file        required 0.3, reach 0.6
-hdf5       export to HDF5 with bitshuffle and LZ4 against the codec alone, memory to memory, on one
-           thread (required 0.6) and on as many as the export has
+hdf5       export to HDF5 with bitshuffle and LZ4 against the codec alone, memory to memory, on as
+           many threads as the export has (required 0.6), and on one (said, no limit)
 open       open a finished export of many events                         required 50 ms
 processes  the pieces of an export in two processes against one          said, no limit
 references `run.to_virtual_zarr` of 100,000 frames                       said, no limit
@@ -127,8 +127,8 @@ def hdf5_against_codec(run: psana_dask.Run, folder: Path, rounds: int) -> list[t
     fresh(folder / "raw.h5")
     what = "export to HDF5, bitshuffle and LZ4 / the codec alone"
     return [
-        ("hdf5", f"{what}, one thread", ratio(taken, "hdf5", "alone"), 0.6, f"{speed:.2f} GB/s"),
-        ("hdf5", f"{what}, all threads", ratio(taken, "hdf5", "codec"), None, ""),
+        ("hdf5", f"{what}, one thread", ratio(taken, "hdf5", "alone"), None, f"{speed:.2f} GB/s"),
+        ("hdf5", f"{what}, all threads", ratio(taken, "hdf5", "codec"), 0.6, ""),
     ]
 
 
