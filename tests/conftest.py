@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,9 @@ import pytest
 from psana_dask import simulate
 from psana_dask.options import current
 from psana_dask.simulate import PV, Damage, Detector, Enum, Epics, Missing, RunSpec, Scan
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup: commands that tests start inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("suite", deadline=None)  # the first example may compile kernels
 hypothesis.settings.load_profile("suite")
