@@ -556,12 +556,12 @@ class Detector:
             self._view, self._entry, stream=stream, samples=samples, period=period, chunks=chunks
         )
 
-    def fex_peaks(self, channel: str, *, panel: int | None = None) -> xr.Dataset:
+    def hsd_peaks(self, channel: str, *, panel: int | None = None) -> xr.Dataset:
         """Return the peaks that a high-speed digitiser found, ragged; see `analysis.decode_hsd`.
 
         Examples
         --------
-        >>> peaks = run.hsd.fex_peaks("chan00", panel=0)
+        >>> peaks = run.hsd.hsd_peaks("chan00", panel=0)
         """
         from psana_dask.analysis.hsd import decode_hsd
 

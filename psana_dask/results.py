@@ -301,7 +301,7 @@ class EventResults:
     def _statistic(self, which: str, names: Wanted, by: Any, mask: Any, choices: Mapping[str, Any]) -> Any:
         from psana_dask.reductions.calls import Choices, statistic
 
-        refuse_unknown(f"run.{which}", choices, ("weights", "calibration", "progress"))
+        refuse_unknown(f"run.{which}", choices, ("weights", "calibration", "progress", "half_life"))
         return statistic(self._view, which, names, Choices(by, mask, **choices))
 
     def map(

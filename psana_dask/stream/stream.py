@@ -18,7 +18,7 @@ from psana_dask.run import Run
 from psana_dask.slow import Epics
 from psana_dask.stream.asked import EachEvent, Noting, Reduction, Selecting
 from psana_dask.stream.batches import BATCH, POLICIES, TIMEOUT, Batches, Counters
-from psana_dask.stream.opened import Opening, shared
+from psana_dask.stream.opened import TAPS, Opening, shared
 from psana_dask.stream.received import WAITING_EVENTS, Received, Shown
 from psana_dask.stream.several import Several
 from psana_dask.stream.taps import Tap
@@ -92,6 +92,9 @@ def open_stream(
     several = [source] if isinstance(source, str) else [str(s) for s in source]
     if not several:
         raise ValueError("no source: name one at least")
+    for each in several:
+        if "://" in each and not each.startswith((*TAPS, "replay://")):
+            raise ValueError(f"{each!r} is no stream: those begin with {', '.join(TAPS)} or replay://")
     openings = [o for each in several for o in shared(Opening(each, options), readers)]
     if client is None and not isinstance(source, str):
         from psana_dask.progress import active_client

@@ -80,7 +80,7 @@ def test_hsd_streams_are_waveforms_and_peaks(beamtime):
             assert np.array_equal(found, payload[16 : 16 + 512].view("<u2"))
             above = np.repeat((found.reshape(-1, 4) > 150).any(axis=1), 4)
             assert np.array_equal(kept, np.where(above, found, np.nan), equal_nan=True)
-    peaks = run.hsd.fex_peaks("chan00", panel=1)
+    peaks = run.hsd.hsd_peaks("chan00", panel=1)
     assert peaks.peak_count.sum() == peaks.sizes["peak_item"] > 100
     with pytest.raises(ReadError, match=r"an event has 256 samples, not 200: ask for waveforms\(samples=256"):
         run.hsd.waveforms(samples=200).load()

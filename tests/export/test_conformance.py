@@ -44,11 +44,15 @@ def presence(run, name, field):
     return run._view.target(channel).reader().present(np.arange(len(run))) if there else None
 
 
-@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
-@pytest.mark.parametrize("source", RUNS)
-def test_a_run_comes_back(source, suffix, tmp_path, pytestconfig):
-    if "r0100" in source and suffix == ".zarr" and not pytestconfig.getoption("--full"):
-        pytest.skip("158 detectors: with --full")
+def ways():
+    """Yield each run with each kind of file; 158 detectors once, and the other time with --full."""
+    for source in RUNS:
+        yield source, ".h5"
+        yield pytest.param(source, ".zarr", marks=[pytest.mark.full] if "r0100" in source else [])
+
+
+@pytest.mark.parametrize(("source", "suffix"), ways())
+def test_a_run_comes_back(source, suffix, tmp_path):
     run = opened(source)
     found = psana_dask.open_run(export(run, tmp_path / f"run{suffix}"))
     values = compare(run.events.load(), found.events.load()) + compare(run.scan, found.scan)

@@ -273,12 +273,12 @@ def record_of(title: str) -> Record | None:
 _UNKNOWN = "Unknown."
 
 
-@cache
 def titles() -> list[str]:
     """Return the names of all records, as the facility's libraries have them."""
     return sorted(_by_title())
 
 
+@cache
 def opaque(what: str) -> Record:
     """Return a record for a type that no table knows: its only value is `bytes`."""
     return Record(_UNKNOWN + what, (Array("bytes", "u1", 0, (REST,)),), align=1)
