@@ -9,6 +9,23 @@ from typing import Any
 Does = Callable[[], None]
 
 
+def on_loop(document: Any, does: Does) -> None:
+    """Call a function on the loop of a page, from any thread; what it changes is sent together.
+
+    Changes that are not held panel sends by itself, and now and then forgets some (1.9.4: messages that
+    are queued while others are being written wait for the next change).
+    """
+
+    def together() -> None:
+        document.hold("combine")
+        try:
+            does()
+        finally:
+            document.unhold()
+
+    document.add_next_tick_callback(together)
+
+
 class Answers:
     """Calls functions when widgets change, on the loop of the page, where it may be changed.
 
@@ -35,7 +52,7 @@ class Answers:
         if self._document is None:
             does()
         else:
-            self._document.add_next_tick_callback(does)
+            on_loop(self._document, does)
 
     @contextmanager
     def silently(self) -> Iterator[None]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from psana_dask.pages.answers import on_loop
+
 THREADS = 4
 """For all users together."""
 
@@ -93,7 +95,7 @@ class Background:
             say()
             return
         with suppress(Exception):
-            self._document.add_next_tick_callback(say)
+            on_loop(self._document, say)
 
     def _finished(self, wish: Wish, outcome: Any) -> None:
         newest, self._next, self._running = self._next, None, False

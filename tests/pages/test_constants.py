@@ -192,15 +192,25 @@ class Document:
 
     def __init__(self):
         self.calls = []
+        self.held = False
 
     def add_next_tick_callback(self, call):
         self.calls.append(call)
+
+    def hold(self, policy):
+        assert policy == "combine"
+        assert not self.held
+        self.held = True
+
+    def unhold(self):
+        self.held = False
 
     def run(self, count):
         end = time.monotonic() + 10
         while count and time.monotonic() < end:
             if self.calls:
                 self.calls.pop(0)()
+                assert not self.held
                 count -= 1
             time.sleep(0.001)
         assert not count
