@@ -227,7 +227,7 @@ def service(constants, monkeypatch):
     made.server.server_close()
 
 
-QUICK = Limits(timeout=0.5, total=2, attempts=2, pause=0.01)
+QUICK = Limits(timeout=0.5, total=4, attempts=4, pause=0.01)
 
 
 def online(folder, service, cache=None):

@@ -51,7 +51,7 @@ def ways():
         yield pytest.param(source, ".zarr", marks=[pytest.mark.full] if "r0100" in source else [])
 
 
-@pytest.mark.parametrize(("source", "suffix"), ways())
+@pytest.mark.parametrize(("source", "suffix"), list(ways()))
 def test_a_run_comes_back(source, suffix, tmp_path):
     run = opened(source)
     found = psana_dask.open_run(export(run, tmp_path / f"run{suffix}"))
