@@ -45,6 +45,14 @@ def pytest_unconfigure():
     shutil.rmtree(_CACHE, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _no_figures_left():
+    """Close the figures of a test: where pyplot is loaded they are pyplot's, which warns at the 21st."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
+
+
 VALVE = Enum("valveEnum", {"CLOSED": 0, "OPEN": 1})
 
 RICH = RunSpec(
