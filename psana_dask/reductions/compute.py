@@ -24,6 +24,9 @@ from psana_dask.reductions.leaves import LEAF, groups, span
 TASK_BYTES = 2**30
 """What one task reads, at most, where there are tasks enough for everyone."""
 
+EXACT_TASK_BYTES = 2**31
+"""The same where events are added in any order, which costs little more than reading them."""
+
 MOST_LEVEL = 5
 
 FEW = 2
@@ -75,7 +78,7 @@ def _longest(events: Sequence[int], size: int, workers: int) -> int:
 
 def even_pieces(events: Sequence[int], nbytes: int) -> int:
     """Return the events of a task where their order does not matter: as many for every worker."""
-    most = max(LEAF, TASK_BYTES // max(1, nbytes))
+    most = max(LEAF, EXACT_TASK_BYTES // max(1, nbytes))
     rounds = max(1, -(-sum(events) // (threads() * most)))
     each = -(-sum(events) // (threads() * rounds))
     return max(LEAF, -(-each // LEAF) * LEAF)

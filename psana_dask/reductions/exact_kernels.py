@@ -19,6 +19,9 @@ from psana_dask.jit import njit
 LINE = 256
 """Pixels that are tested for switched gains together."""
 
+WORDS_LINE = 4096
+"""Pixels whose sums stay in the nearest cache while all rows are added to them."""
+
 Rows = NDArray[Any]
 Ints = NDArray[np.int64]
 Sums = NDArray[Any]
@@ -35,6 +38,20 @@ def _four(rows: Rows, use: Ints, first: int, lo: int, sums: Sums) -> None:
     for p in range(n):
         sums[p] += (sums.dtype.type(a[p]) + sums.dtype.type(b[p])) + (
             sums.dtype.type(c[p]) + sums.dtype.type(d[p])
+        )
+
+
+@njit()
+def _eight(rows: Rows, use: Ints, first: int, lo: int, sums: Sums) -> None:
+    """Add eight rows of one line."""
+    n, kind = sums.size, sums.dtype.type
+    a, b = rows[use[first], lo : lo + n], rows[use[first + 1], lo : lo + n]
+    c, d = rows[use[first + 2], lo : lo + n], rows[use[first + 3], lo : lo + n]
+    e, f = rows[use[first + 4], lo : lo + n], rows[use[first + 5], lo : lo + n]
+    g, h = rows[use[first + 6], lo : lo + n], rows[use[first + 7], lo : lo + n]
+    for p in range(n):
+        sums[p] += ((kind(a[p]) + kind(b[p])) + (kind(c[p]) + kind(d[p]))) + (
+            (kind(e[p]) + kind(f[p])) + (kind(g[p]) + kind(h[p]))
         )
 
 
@@ -65,14 +82,15 @@ def _one_squares(row: Rows, squares: Squares) -> None:
 @njit()
 def push_words(rows: Rows, column: int, use: Ints, at: int, n: int, sums: Sums, squares: Squares) -> None:
     """Add whole words of the rows `use`; ``squares`` may have no rows."""
-    total = sums[0, at : at + n]
-    k = 0
-    while k < use.size:
-        if k + 4 <= use.size:
-            _four(rows, use, k, column, total)
-            k += 4
-        else:
-            _one(rows[use[k], column : column + n], total)
+    for lo in range(0, n, WORDS_LINE):
+        size = min(WORDS_LINE, n - lo)
+        total, from_column = sums[0, at + lo : at + lo + size], column + lo
+        k = 0
+        while k + 8 <= use.size:
+            _eight(rows, use, k, from_column, total)
+            k += 8
+        while k < use.size:
+            _one(rows[use[k], from_column : from_column + size], total)
             k += 1
     if squares.shape[0]:
         for e in use:

@@ -35,6 +35,7 @@ def initial_environment():
 def small_tasks(monkeypatch):
     """Tasks of one leaf, 16 events: enough of them that a job can be lost in the middle."""
     monkeypatch.setattr(psana_dask.reductions.compute, "TASK_BYTES", 1)
+    monkeypatch.setattr(psana_dask.reductions.compute, "EXACT_TASK_BYTES", 1)
 
 
 def test_a_cancelled_job_changes_nothing_and_comes_back(slurm, large, small_tasks, tmp_path, figures):
