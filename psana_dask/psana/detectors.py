@@ -17,8 +17,9 @@ from psana_dask.errors import NameNotFound, suggestion
 from psana_dask.pipeline import catalog_of
 from psana_dask.psana.ddl import title_of
 from psana_dask.psana.environment import ConfigStore, now, value_at
-from psana_dask.psana.events import Event, Run
+from psana_dask.psana.events import Event
 from psana_dask.psana.reading import has_frames
+from psana_dask.psana.runs import Run
 from psana_dask.slow import steps_of
 
 if TYPE_CHECKING:

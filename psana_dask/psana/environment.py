@@ -22,7 +22,7 @@ from psana_dask.slow_xtc import configuring, state_at
 from psana_dask.stepwise import Series
 
 if TYPE_CHECKING:
-    from psana_dask.psana.events import Run
+    from psana_dask.psana.runs import Run
 
 
 class Env:

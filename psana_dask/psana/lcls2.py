@@ -21,7 +21,8 @@ from psana_dask.slow import steps_of
 
 if TYPE_CHECKING:
     from psana_dask.detector import Detector as NativeDetector
-    from psana_dask.psana.events import Event, Run, Step
+    from psana_dask.psana.events import Event
+    from psana_dask.psana.runs import Run, Step
 
 Array = NDArray[Any]
 CAMERAS = ("opal", "piranha4", "andor", "alvium")
