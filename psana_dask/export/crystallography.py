@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
-import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 
@@ -46,6 +45,12 @@ SENSORS = {"jungfrau": 320e-6, "epix": 500e-6, "cspad": 500e-6, "pnccd": 300e-6}
 MASKED = {".nxs": 1 << 8, ".cxi": 1 << 7}
 """Bit of a bad pixel: NXmx "user defined mask", CXI "pixel is bad"."""
 
+IN_EVERY_HDF5 = {"compression": "gzip", "shuffle": True}
+"""Filters of masks: a file whose frames are not compressed needs no plugin."""
+
+IN_KEV = ("jungfrau", "epix10ka")
+"""Detectors whose gain constants are ADU per keV: with them calibrated frames are in keV."""
+
 write_piece = hdf5_file.write_piece
 
 
@@ -67,6 +72,8 @@ class Frames:
     events : mapping of str to array
         Keys and scalars of the events, each (event, ...).
     calibrated : bool
+    adu_per_ev : float or None
+        What a photon of 1 eV is in the frames; None where it is not known.
     sensor : float or None
         Thickness of the silicon, m.
     """
@@ -79,6 +86,7 @@ class Frames:
     photon_energy: npt.NDArray[np.float64]
     events: Mapping[str, Array]
     calibrated: bool
+    adu_per_ev: float | None
     sensor: float | None
 
     @property
@@ -114,6 +122,7 @@ def contents(path: Path, run: Run, wanted: Wanted, own: xr.Dataset | None) -> di
         photon_energy=photon_energy(run, wanted.photon_energy),
         events=_events(run, name, others),
         calibrated=bool(data.attrs.get("calibrated", False)),
+        adu_per_ev=adu_per_ev(data.attrs, detector.det_type),
         sensor=sensor_thickness(detector.det_type),
     )
     bare = data.variable._replace(attrs={})
@@ -170,6 +179,13 @@ def _distance(geometry: Geometry) -> float:
 def sensor_thickness(det_type: str) -> float | None:
     """Return the thickness of the silicon of a type of detector, m; None where it is not known."""
     return next((v for k, v in SENSORS.items() if det_type.lower().startswith(k)), None)
+
+
+def adu_per_ev(attrs: Mapping[Any, Any], det_type: str) -> float | None:
+    """Return what a photon of 1 eV is in frames with these attributes; None where it is not known."""
+    gain = attrs.get("gain")  # "default" is keV per ADU, see `calib.detectors`
+    in_kev = gain == "default" or (gain == "constants" and det_type.lower().startswith(IN_KEV))
+    return 1e-3 if in_kev else None
 
 
 def placed(geometry: Geometry, distance: float | None) -> Geometry:
@@ -288,7 +304,7 @@ def _nxmx(file: h5py.File, frames: Frames) -> None:
     detector["local_name"] = frames.detector
     detector["calibrated"] = frames.calibrated
     bad = np.where(frames.mask == 0, MASKED[".nxs"], 0).astype(np.uint32)
-    detector.create_dataset("pixel_mask", data=bad, chunks=bad.shape, **hdf5plugin.Bitshuffle(cname="lz4"))
+    detector.create_dataset("pixel_mask", data=bad, chunks=bad.shape, **IN_EVERY_HDF5)
     if frames.sensor is not None:
         detector["sensor_material"] = "Si"
         detector["sensor_thickness"] = frames.sensor
@@ -364,8 +380,9 @@ def _cxi_detector(detector: h5py.Group, frames: Frames) -> None:
     geometry["orientation"] = np.concatenate([units[:, 1], units[:, 0]], axis=1)  # of x (fast), y (slow)
     place = "/entry_1/data_1"
     geometry["crystfel"] = write_crystfel(
-        frames.geometry, data=f"{place}/data", mask=f"{place}/mask", panel_axis=panelled
-    )
+        frames.geometry, data=f"{place}/data", mask=f"{place}/mask", panel_axis=panelled,
+        adu_per_ev=frames.adu_per_ev,
+    )  # fmt: skip
     _masks(detector, frames)
 
 
@@ -373,9 +390,7 @@ def _masks(detector: h5py.Group, frames: Frames) -> None:
     """Write the mask once per event, as CrystFEL wants it: one compressed chunk, many times."""
     bad = np.where(frames.mask == 0, MASKED[".cxi"], 0).astype(np.uint16)
     shape = (len(frames.time), *bad.shape)
-    made = detector.create_dataset(
-        "mask", shape, np.uint16, chunks=(1, *bad.shape), **hdf5plugin.Bitshuffle(cname="lz4")
-    )
+    made = detector.create_dataset("mask", shape, np.uint16, chunks=(1, *bad.shape), **IN_EVERY_HDF5)
     if not len(frames.time):
         return
     made[0] = bad

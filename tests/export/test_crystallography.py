@@ -11,6 +11,7 @@ import psana_dask
 from psana_dask import geometry
 from psana_dask.errors import ExportError
 from psana_dask.export import Wanted, begin, finish, plan, write_piece
+from psana_dask.export.crystallography import adu_per_ev
 from psana_dask.simulate import demo_run
 
 EV_ANGSTROM = 12398.41984332
@@ -129,6 +130,37 @@ def test_the_beam_of_each_event_and_a_single_panel(xtc_run, tmp_path):
         assert not file["entry/instrument/detector/calibrated"][()]
 
 
+def test_the_library_that_dxtbx_reads_nxmx_with(run, tmp_path):
+    nxmx = pytest.importorskip("nxmx", reason="no nxmx: pip install it")
+    path = run.export(tmp_path / "quad.nxs", "epixquad.calib", **BEAM)
+    expected = lab_positions(run.epixquad, 0.11)
+    with h5py.File(path) as file:
+        (entry,) = nxmx.NXmx(file).entries
+        (instrument,) = entry.instruments
+        (beam,), (detector,) = instrument.beams, instrument.detectors
+        assert entry.start_time.timestamp() == pytest.approx(run.events.time.values[0].astype(int) / 1e9)
+        wavelength = beam.incident_wavelength.to("angstrom").magnitude
+        assert wavelength == pytest.approx(EV_ANGSTROM / 9500, rel=1e-12)
+        assert detector.sensor_thickness.to("um").magnitude == pytest.approx(500)
+        assert entry.source.short_name == "LCLS"
+        np.testing.assert_array_equal(detector.data, run.epixquad.calibrated(chunks=None).values)
+        np.testing.assert_array_equal(detector.pixel_mask[()] == 0, run.epixquad.mask.values == 1)
+        assert len(detector.modules) == 16
+        for module in detector.modules:
+            (panel, row, col), (_, rows, cols) = module.data_origin, module.data_size
+            steps = []
+            for axis in (module.slow_pixel_direction, module.fast_pixel_direction):
+                chain = nxmx.get_dependency_chain(axis)
+                moved, corner = (  # all of the chain, and what it is at without the pixel's own step
+                    nxmx.get_cumulative_transformation(part)[0] @ [0, 0, 0, 1] for part in (chain, chain[1:])
+                )
+                steps.append(moved - corner)
+            at = np.arange(rows)[:, None, None] + 0.5, np.arange(cols)[None, :, None] + 0.5
+            found = corner + at[0] * steps[0] + at[1] * steps[1]  # mm
+            place = expected[panel, row : row + rows, col : col + cols]
+            np.testing.assert_allclose(found[..., :3] / 1e3, place, atol=2e-9)
+
+
 # ---- CXI ----------------------------------------------------------------------------------------
 def test_cxi_file_and_its_crystfel_geometry(run, tmp_path):
     reader = pytest.importorskip("cfel_fmt.geometry", reason="no EXtra-geom, which brings it")
@@ -153,6 +185,35 @@ def test_cxi_file_and_its_crystfel_geometry(run, tmp_path):
         check_cxi_pixels(file["entry_1/instrument_1/detector_1"], lab_positions(run.epixquad, 0.11))
         assert file[found.beam["photon_energy_from"]] == file["LCLS/photon_energy_eV"]
     check_crystfel_pixels(found.detector["panels"], lab_positions(run.epixquad, 0.11))
+
+
+def filters_of(dataset):
+    known = dataset.id.get_create_plist()
+    return {known.get_filter(k)[0] for k in range(known.get_nfilters())}
+
+
+@pytest.mark.parametrize(("suffix", "mask"), [(".cxi", "entry_1/data_1/mask"),
+                                              (".nxs", "entry/instrument/detector/pixel_mask")])  # fmt: skip
+def test_without_compression_no_reader_needs_a_plugin(run, tmp_path, suffix, mask):
+    path = run.export(tmp_path / f"plain{suffix}", "epixquad.raw", compression=None, **BEAM)
+    with h5py.File(path) as file:
+        assert filters_of(file[mask]) == {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE}
+        assert not filters_of(file["entry_1/data_1/data" if suffix == ".cxi" else "entry/data/data"])
+
+
+@pytest.mark.parametrize(
+    ("det_type", "gain", "said"),
+    [
+        ("jungfrau", "constants", 1e-3),
+        ("epix10ka", "constants", 1e-3),
+        ("epix100", "default", 1e-3),
+        ("cspad", "constants", None),
+        ("jungfrau", "none", None),
+        ("jungfrau", "off", None),
+    ],
+)
+def test_what_a_photon_is_in_a_frame(det_type, gain, said):
+    assert adu_per_ev({"gain": gain}, det_type) == said
 
 
 def check_crystfel_pixels(panels, expected):

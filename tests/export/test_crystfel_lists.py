@@ -75,6 +75,7 @@ def test_every_event_is_listed_and_every_pixel_is_in_its_place(run, tmp_path):
     assert [e for e in events if e[0] == files[1]] == [(files[1], k) for k in range(2)]
     geom = (path.parent / f"{name}.geom").read_text()
     assert "photon_energy = /LCLS/photon_energy_eV" in geom
+    assert "\nadu_per_photon = 1.0\n" in geom  # CrystFEL reads no geometry without it
     whole = run.isel([0, 1, 3, 4, 5, 6])
     calib, mask = whole.jf.calib.values, run.jf.mask.values
     where = geometry.coordinates(run.jf.geometry, frame="lab", wide_centres=False)

@@ -187,7 +187,8 @@ def write_crystfel(
     photon_energy : str or float
         eV, or where it is in the file.
     adu_per_ev : float, optional
-        Detector units per eV.
+        Detector units per eV; where it is not known one unit is written to be one photon: CrystFEL reads
+        no geometry without either, and uses it for estimates of errors.
     bad : iterable of (panel, (first row, end), (first col, end))
         Regions to exclude.
     panel_axis : bool
@@ -345,8 +346,7 @@ def _header(
     yield "; written by psana_dask; lengths in pixels of size 1/res, clen and coffset in metres"
     yield f"clen = {clen if isinstance(clen, str) else repr(float(clen))}"
     yield f"photon_energy = {photon_energy}"
-    if adu_per_ev is not None:
-        yield f"adu_per_eV = {adu_per_ev!r}"
+    yield "adu_per_photon = 1.0" if adu_per_ev is None else f"adu_per_eV = {adu_per_ev!r}"
     yield f"data = {data}"
     if mask is not None:
         yield from (f"mask = {mask}", "mask_good = 0x0000", "mask_bad = 0xffff")
