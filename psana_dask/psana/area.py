@@ -16,6 +16,7 @@ from psana_dask.geometry import areas, coordinates, moved, prepare, tilted
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.tree import Coordinates, bin_of_point, bins
 from psana_dask.geometry.tree import mask as layout_mask
+from psana_dask.psana.arrays import correct_common_mode, load_array, save_array, type_number
 from psana_dask.psana.detectors import AnyDetector
 from psana_dask.psana.events import Event
 
@@ -112,14 +113,30 @@ class AreaDetector(AnyDetector):
 
     def photons(
         self, evt: Event, nda_calib: Array | None = None, mask: Array | None = None,
-        adu_per_photon: float = 30.0, thr_fraction: float = 0.9,
+        adu_per_photon: float | None = None, thr_fraction: float = 0.9,
     ) -> Any:  # fmt: skip
-        """Return the photons in each pixel, uint16; None where there is no frame."""
+        """Return the photons in each pixel, uint16; None where there is no frame.
+
+        Parameters
+        ----------
+        evt : Event
+        nda_calib : array, optional
+            Calibrated values, instead of the event's.
+        mask : array, optional
+            1 is good; by default everything that `mask` knows of.
+        adu_per_photon : float, optional
+            By default the values are photons already.
+        thr_fraction : float
+            Part of a photon from which two neighbours are one.
+        """
         frame = self.calib(evt) if nda_calib is None else nda_calib
         if frame is None:
             return None
-        good = None if mask is None else np.asarray(mask)
-        return count_photons(np.asarray(frame)[None], adu_per_photon, fraction=thr_fraction, mask=good)[0]
+        all_parts = STATUS | CALIB | EDGES | CENTRAL | UNBONDED | NEIGHBOURS_4
+        good = self.mask_comb(evt, all_parts) if mask is None else np.asarray(mask)
+        return count_photons(
+            np.asarray(frame)[None], adu_per_photon or 1.0, fraction=thr_fraction, mask=good
+        )[0]
 
     def ndarray_from_image(self, par: Any, image: Array, pix_scale_size_um: float | None = None) -> Array:
         """Return the pixels of an image, ([panel,] row, col)."""
@@ -157,9 +174,17 @@ class AreaDetector(AnyDetector):
         """Return the background of each pixel."""
         return self._constant(par, "pixel_bkgd")
 
-    def status(self, par: Any = None) -> Array:
-        """Return the status words of the pixels; 0 is good."""
-        return self._constant(par, "pixel_status")
+    def status(self, par: Any = None, ctype: str = "pixel_status") -> Array:
+        """Return the status words of the pixels, or those of ``status_extra``, ``status_data``; 0 is good."""
+        return self._constant(par, ctype)
+
+    def status_extra(self, par: Any = None) -> Array:
+        """Return the further status words of the pixels; 0 is good."""
+        return self._constant(par, "status_extra")
+
+    def status_data(self, par: Any = None) -> Array:
+        """Return the status words from runs with light; 0 is good."""
+        return self._constant(par, "status_data")
 
     def mask_calib(self, par: Any = None) -> Array:
         """Return the mask constant, uint8; 1 is good."""
@@ -173,12 +198,30 @@ class AreaDetector(AnyDetector):
             return np.asarray(found.found().value)
         return np.asarray(calibration.row.default_common_mode(calibration.xtc2), float)
 
+    def common_mode_apply(self, par: Any, nda: Array, cmpars: Any = None) -> None:
+        """Subtract the common mode from pedestal-subtracted values of the user's own, in place; 0: none."""
+        if cmpars is not None and np.size(cmpars) == 1 and not np.any(cmpars):
+            return
+        parameters = self.common_mode(par) if cmpars is None else cmpars
+        correct_common_mode(self._native(par), nda, parameters)
+
+    def common_mode_correction(self, par: Any, nda: Array, cmpars: Any = None) -> Array:
+        """Return what the common mode adds to pedestal-subtracted values, float32; they stay as they are."""
+        corrected = np.array(nda, dtype=np.float32)
+        self.common_mode_apply(par, corrected, cmpars)
+        return corrected - np.asarray(nda, np.float32)
+
     def gain_mask(self, par: Any = None, gain: float | None = None) -> Array | None:
         """Return the factors of pixels in low gain (CSPAD): 1, or 6.85 (or `gain`)."""
         factors = self._native(par)._imaging.calibration.gain_mask
         if factors is None or gain is None:
             return factors
         return np.where(factors == 1, np.float32(1), np.float32(gain))
+
+    def gain_mask_non_zero(self, par: Any = None, gain: float | None = None) -> Array | None:
+        """Return `gain_mask`, None where no pixel is in low gain."""
+        factors = self.gain_mask(par, gain)
+        return None if factors is None or bool((factors == 1).all()) else factors
 
     # ---- masks --------------------------------------------------------------------------------
     def mask(
@@ -232,6 +275,10 @@ class AreaDetector(AnyDetector):
     def mask_neighbors(self, mask: Array, allnbrs: bool = True) -> Array:
         """Return a mask with the 8 (or 4) neighbours of bad pixels bad too."""
         return neighbour_mask(mask, 1, "square" if allnbrs else "rhombus")
+
+    def mask_neighbors_in_radius(self, mask: Array, rad: int = 9, ptrn: str = "r") -> Array:
+        """Return a mask with all pixels near bad ones bad too: within a rhombus, a circle or a square."""
+        return neighbour_mask(mask, rad, PATTERNS.get(ptrn, "square"))  # type: ignore[arg-type]
 
     def status_as_mask(self, par: Any = None, mode: int = 0) -> Array:
         """Return the mask of the status words; mode 1 and 2: the 4 or 8 neighbours of bad pixels too."""
@@ -354,7 +401,44 @@ class AreaDetector(AnyDetector):
         run, geometry = self._run_of(par), self._run_geometry(par)
         run.__dict__.setdefault("_geometries", {})[self.name] = change(geometry)
 
+    # ---- files --------------------------------------------------------------------------------
+    def save_txtnda(self, fname: str = "nda.txt", ndarr: Any = None, cmts: Sequence[str] = ()) -> None:
+        """Write an array of the pixels as text, with comments; `load_txtnda` reads it."""
+        save_array(fname, ndarr, cmts, self.source.address)
+
+    def load_txtnda(self, fname: str) -> Array:
+        """Return an array from a text file, such as one of a calib directory."""
+        return load_array(fname)
+
     # ---- facts --------------------------------------------------------------------------------
+    @property
+    def dettype(self) -> int:
+        """Number that psana gives the detector type: 1 Cspad, 26 Jungfrau, ...; 0: it has none."""
+        return type_number(self._entry(self._run_of()).det_type)
+
+    def is_cspad(self) -> bool:
+        """Tell whether it is a CSPAD."""
+        return self.dettype == type_number("Cspad")
+
+    def is_cspad2x2(self) -> bool:
+        """Tell whether it is a CSPAD of two panels."""
+        return self.dettype == type_number("Cspad2x2")
+
+    def is_jungfrau(self) -> bool:
+        """Tell whether it is a Jungfrau."""
+        return self.dettype == type_number("Jungfrau")
+
+    def is_epix100a(self) -> bool:
+        """Tell whether it is an ePix100a."""
+        return self.dettype == type_number("Epix100a")
+
+    def is_epix10ka_any(self) -> bool:
+        """Tell whether it is an ePix10ka, alone or of several panels."""
+        return self._entry(self._run_of()).det_type.startswith("Epix10ka")
+
+    def set_print_bits(self, pbits: int) -> None:
+        """Do nothing: what is missing is an exception, not a line of text."""
+
     def shape(self, par: Any = None) -> tuple[int, ...]:
         """Return the shape of a frame."""
         return self._native(par)._imaging.shape

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from psana_dask.catalog import Entry
 from psana_dask.errors import NameNotFound, suggestion
 from psana_dask.pipeline import catalog_of
-from psana_dask.psana.ddl import title_of
+from psana_dask.psana.ddl import Source, title_of
 from psana_dask.psana.environment import ConfigStore, now, value_at
 from psana_dask.psana.events import Event
 from psana_dask.psana.reading import has_frames
@@ -41,6 +41,14 @@ class AnyDetector:
 
     def __init__(self, name: str, source: DataSource) -> None:
         self.name, self._source = name, source
+
+    @property
+    def source(self) -> Source:
+        """Address of the detector: ``Source("DetInfo(XppGon.0:Cspad.0)")``."""
+        return Source(self._entry(self._run_of()).source or self.name)
+
+    def set_env(self, env: Any) -> None:
+        """Do nothing: an event says which run it is of."""
 
     def _run_of(self, par: Any = None) -> Run:
         """Return the run of an event, with a number, or the one that the loop is in."""

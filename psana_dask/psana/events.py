@@ -131,6 +131,33 @@ class EventKey:
         return ""
 
 
+class RunNumber(int):
+    """The number of a run, as psana's ``evt.run()`` gives it, with what psana2's has besides.
+
+    Attributes
+    ----------
+    runnum : int
+    expt : str or None
+    timestamp : int
+    intg_det : str
+    """
+
+    runnum: int
+    expt: str | None
+    timestamp: int
+    intg_det: str
+
+    def __new__(cls, run: Run) -> RunNumber:
+        """Make it from a run."""
+        made = super().__new__(cls, run.runnum)
+        made.runnum, made.expt, made.intg_det = run.runnum, run.expt, run.integrating
+        made.timestamp = run.timestamp
+        return made
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
+
 class Event:
     """One event.
 
@@ -232,12 +259,19 @@ class Event:
             for record in self._records(entry)
         ]
 
-    def run(self) -> int:
-        """Return the number of the run, -1 where it is not known."""
-        number = self._run.native.number
-        return -1 if number is None else number
+    def run(self) -> RunNumber:
+        """Return the number of the run, -1 where it is not known; also psana2's ``evt.run().expt``."""
+        return RunNumber(self._run)
 
     # ---- psana2 -------------------------------------------------------------------------------
+    @property
+    def _seconds(self) -> int:
+        return self.timestamp >> 32
+
+    @property
+    def _nanoseconds(self) -> int:
+        return self.timestamp & LOW_WORD
+
     def datetime(self) -> dt.datetime:
         """Return the time of the event, UTC."""
         microseconds = int(self.time.astype("M8[us]").astype(np.int64))
@@ -245,7 +279,7 @@ class Event:
 
     def timestamp_diff(self, timestamp: int) -> int:
         """Return how many nanoseconds this event is after another timestamp."""
-        return _nanoseconds(self.timestamp) - _nanoseconds(int(timestamp))
+        return _in_nanoseconds(self.timestamp) - _in_nanoseconds(int(timestamp))
 
     def service(self) -> int:
         """Return the number of the transition: an event is 12."""
@@ -270,5 +304,5 @@ def _main(run: Run, detector: str) -> tuple[str, str]:
     return entry.name, "raw" if "raw" in entry.channels else next(iter(entry.channels))
 
 
-def _nanoseconds(word: int) -> int:
+def _in_nanoseconds(word: int) -> int:
     return (word >> 32) * 10**9 + (word & LOW_WORD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from psana_dask.errors import NameNotFound, suggestion
 from psana_dask.geometry import prepare
 from psana_dask.geometry.tree import coordinates
 from psana_dask.pipeline import catalog_of
-from psana_dask.psana.detectors import MissingDetector, _number
+from psana_dask.psana.detectors import _number
 from psana_dask.psana.environment import value_at
 from psana_dask.psana.reading import has_frames
+from psana_dask.settings import Config
 from psana_dask.slow import steps_of
 
 if TYPE_CHECKING:
@@ -29,6 +31,18 @@ CAMERAS = ("opal", "piranha4", "andor", "alvium")
 """Types whose one segment is no stack of panels."""
 PULSE_BITS = (1 << 63) - 1
 """Bit 63 of a pulse number marks the timing system of LCLS-1."""
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """The settings of one segment: ``det.raw._seg_configs()[0].config.user.gainMode``.
+
+    Parameters
+    ----------
+    config : Config
+    """
+
+    config: Config
 
 
 class Detector:
@@ -74,8 +88,8 @@ class Detector:
         return "_".join(self._entry.det_ids)
 
     @property
-    def _configs(self) -> Mapping[int, Any]:
-        return self._run.native.config(self._entry.name).segments
+    def _det_name(self) -> str:
+        return self._entry.alias
 
     def __getattr__(self, name: str) -> Any:
         algorithms = {c.algorithm for c in self.__dict__["_entry"].channels.values()}
@@ -134,13 +148,14 @@ class Interface:
         first = found[: len(found) // len(channel.segments)]
         return _number(first[0] if channel.spec.rank < first.ndim else first)
 
-    def config(self, evt: Event | None = None) -> Mapping[int, Any]:
-        """Return the settings of the segments."""
+    def config(self, evt: Event | None = None) -> dict[int, SegmentConfig]:
+        """Return the settings of the segments at an event: ``config(evt)[0].config.user.gainMode``."""
         native = self._detector._run.native
-        return native.config(self._detector._entry.name, None if evt is None else evt.time).segments
+        found = native.config(self._detector._entry.name, None if evt is None else evt.time)
+        return {segment: SegmentConfig(settings) for segment, settings in found.segments.items()}
 
-    def _seg_configs(self) -> Mapping[int, Any]:
-        return self._detector._configs
+    def _seg_configs(self) -> dict[int, SegmentConfig]:
+        return self.config()
 
     @property
     def _uniqueid(self) -> str:
@@ -184,6 +199,29 @@ class Digitiser(Interface):
             found.setdefault(segment, {})[channel] = (streams.start.tolist(), samples)
         return found or None
 
+    def peak_times(self, evt: Event) -> dict[int, dict[int, list[Array]]] | None:
+        """Return the times of the samples of the peaks, ``{segment: {channel: [seconds, ...]}}``."""
+        found: dict[int, dict[int, list[Array]]] = {}
+        for segment, channel, streams in self._streams(evt):
+            ranges = zip(streams.start.tolist(), streams.length.tolist(), strict=True)
+            found.setdefault(segment, {})[channel] = [np.arange(at, at + n) * PERIOD for at, n in ranges]
+        return found or None
+
+    def padded(self, evt: Event) -> dict[int, dict[int | str, Array]] | None:
+        """Return the peaks in their places of a whole waveform, as `waveforms` has them; None without peaks.
+
+        Where no peak is, the value is the middle of the range that the settings leave out (``fex.ymin``,
+        ``fex.ymax``), or the baseline where they have one; what is beyond the gate is left out.
+        """
+        found: dict[int, dict[int | str, Array]] = {}
+        settings = self.config(evt)
+        for segment, channel, streams in self._streams(evt):
+            if streams.peak_count[0]:
+                length, level = padding(settings[segment].config)
+                found.setdefault(segment, {})[channel] = streams.assembled(length, level)[0]
+                found[segment]["times"] = np.arange(length) * PERIOD
+        return found or None
+
     def _streams(self, evt: Event) -> Iterator[tuple[int, int, HsdStreams]]:
         """Yield (segment, channel, what its bytes hold)."""
         entry = self._detector._entry
@@ -191,14 +229,30 @@ class Digitiser(Interface):
             data = evt._reading.value(evt.position, entry.name, public) if field.startswith("chan") else None
             if data is None:
                 continue
-            counts = evt._reading.counts(evt.position, channel)
-            pieces = np.split(data, np.cumsum(counts)[:-1])
+            if evt._reading.is_ragged(channel):
+                pieces = np.split(data, np.cumsum(evt._reading.counts(evt.position, channel))[:-1])
+            else:  # all payloads of the run are equally long
+                pieces = list(data.reshape(len(channel.segments), -1))
             for segment, piece in zip(channel.segments, pieces, strict=True):
                 if len(piece):
                     yield segment.number, int(field[4:]), decode_hsd(piece, np.array([len(piece)]))
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), "peaks", "waveforms"]
+        return [*super().__dir__(), "padded", "peak_times", "peaks", "waveforms"]
+
+
+def padding(config: Config) -> tuple[int, int]:
+    """Return how long a waveform of an hsd is, in samples, and its level between peaks.
+
+    Rules: lcls2 ``hsd.pyx``; a gate is counted in 40 samples of the 160 MHz clock.
+    """
+    if "fex.ymin" in config:  # the first version of the settings
+        low, high, gate = (int(np.ravel(config[f"fex.{name}"])[0]) for name in ("ymin", "ymax", "gate"))
+        return gate * 40, (low + high) // 2
+    length = int(config["user.fex.gate_ns"] * 0.160 * 13 / 14) * 40
+    if "user.fex.corr.baseline" in config:
+        return length, int(config["user.fex.corr.baseline"])
+    return length, int(config["user.fex.ymin"] + config["user.fex.ymax"]) // 2
 
 
 class Timing(Interface):
@@ -409,6 +463,18 @@ class SlowDetector:
         return f"<{'scan' if self._scan else 'EPICS'} variable {self.name}>"
 
 
+class Nothing:
+    """A detector that the run does not have: whatever is asked of it, of an event it gives None."""
+
+    def __getattr__(self, name: str) -> Nothing:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Return None."""
+
+
 def detector(run: Run, name: str, accept_missing: bool, mask: Mapping[str, Any]) -> Any:
     """Return what a name means; see `Run.Detector`."""
     entry = catalog_of(run.native._recording).find(name)
@@ -422,7 +488,7 @@ def detector(run: Run, name: str, accept_missing: bool, mask: Mapping[str, Any])
     if name == "epicsinfo":
         return lambda: {s.name: s.pv for s in run.native.epics.series.values()}
     if accept_missing:
-        return MissingDetector(name)
+        return Nothing()
     known = [*run.detnames, *scan, *run.native.epics._spellings()]
     raise NameNotFound.of("detector, EPICS or scan variable", name, known)
 

@@ -163,8 +163,8 @@ class Rows:
             if np.shape(value) != column.shape:
                 what = f"{column.name} had the shape {column.shape}, now {np.shape(value)}"
                 raise ValueError(f"{what}: call it var_{column.name} or ragged_{column.name}")
-        dtype = np.result_type(
-            column.dtype, *{np.asarray(v).dtype for v, t in zip(values, there, strict=True) if t}
+        dtype = _common(
+            [column.dtype, *(np.asarray(v).dtype for v, t in zip(values, there, strict=True) if t)]
         )
         if dtype.kind == "b" or (dtype.kind in "iu" and not all(there) and _too_small(dtype)):
             dtype = np.dtype(np.int64)
@@ -234,6 +234,12 @@ class Rows:
             file[name] = value if isinstance(value, str) else np.atleast_1d(value)
         file.close()
         self._path, self._file = None, None
+
+
+def _common(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
+    """Return a type for all; whole numbers stay whole (numpy makes floats of uint64 and int64)."""
+    found = np.result_type(*set(dtypes))
+    return np.dtype(np.int64) if found.kind == "f" and all(d.kind in "iub" for d in dtypes) else found
 
 
 def _too_small(dtype: np.dtype[Any]) -> bool:
