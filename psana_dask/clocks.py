@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.join import in_nanoseconds, time_keys
+from psana_dask.samples import NO_KEY, in_nanoseconds, time_keys
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -49,9 +50,10 @@ def find_offset(reference: Any, other: Any, *, within: Any, step: Any = None, tz
     """Find what must be added to the times of `other` so that its signal fits `reference`.
 
     Both signals are put on one grid of times by linear interpolation; where the correlation
-    of their common part is largest lies the offset, refined by a parabola.  Its variance is
-    ``(1 - r^2) / (n r |r''|)`` with the correlation r, its second derivative by the shift, and
-    n samples: the least-squares error of a shift under white noise.
+    of their common part is largest lies the offset: the top of a parabola through the peak, or, where
+    the peak is narrower than the distance of samples, the best shift of the one at the times of the
+    other.  The uncertainty is that of the delete-one jackknife over consecutive parts of the
+    signals (Efron, Stein, Ann. Stat. 9, 586, 1981), which knows neither the noise nor the signal.
 
     Parameters
     ----------
@@ -89,8 +91,23 @@ def find_offset(reference: Any, other: Any, *, within: Any, step: Any = None, tz
             f"the signals span {(stop - start) / 1e9:g} s in steps of {grid / 1e9:g} s: give step="
         )
     times = np.arange(start, stop + 1, grid)
-    lags, r, common = _correlation(_on_grid(times, t0, a), _on_grid(times, t1, b), most // grid)
-    return _peak(lags, r, common, grid, (t0, t1))
+    first, second = _on_grid(times, t0, a), _on_grid(times, t1, b)
+    lags, r, common = _correlation(first, second, most // grid)
+    top = _top(lags, r, grid)
+    samples = int(max(LEAST, min(float(common[top]) * grid / np.median(np.diff(t)) for t in (t0, t1))))
+    parts = int(np.clip(samples // 8, 4, PARTS))
+    width = _width(r, top)
+    if width < 2:
+        found = _narrow((t0, a), (t1, b), int(lags[top]) * grid, grid, parts)
+    else:
+        found = _wide(first, second, int(lags[top]), width, parts)
+    if not found.correlation >= 4 / np.sqrt(samples):
+        raise ValueError(
+            f"no common signal: the largest correlation is {found.correlation:.2f} of {samples} samples"
+        )
+    spread = np.hypot(found.spread, 0.05)  # interpolation between samples errs by some percent of a step
+    as_time = [np.timedelta64(round(x * grid), "ns") for x in (found.shift, spread)]
+    return Offset(as_time[0], as_time[1], min(found.correlation, 1.0), samples)
 
 
 def _signal(signal: Any, tz: str, what: str) -> tuple[Ints, Floats]:
@@ -109,7 +126,7 @@ def _signal(signal: Any, tz: str, what: str) -> tuple[Ints, Floats]:
         raise ValueError(
             f"{what} has the shape {numbers.shape} for {len(keys)} times: one number each is needed"
         )
-    good = np.isfinite(numbers) & (keys != np.iinfo(np.int64).min)
+    good = np.isfinite(numbers) & (keys != NO_KEY)
     keys, first = np.unique(keys[good], return_index=True)
     if len(keys) < LEAST:
         raise ValueError(f"{what} has {len(keys)} samples; {LEAST} are needed")
@@ -148,8 +165,14 @@ def _correlation(
     return lags, r[lags], count[lags]
 
 
-def _peak(lags: Ints, r: Floats, common: Floats, grid: int, keys: tuple[Ints, Ints]) -> Offset:
-    """Return the offset at the largest correlation."""
+def _top(lags: Ints, r: Floats, grid: int) -> int:
+    """Return where the correlation is largest.
+
+    Raises
+    ------
+    ValueError
+        Nowhere, or at the edge.
+    """
     k = int(np.argmax(r))
     if not np.isfinite(r[k]):
         raise ValueError(
@@ -157,16 +180,136 @@ def _peak(lags: Ints, r: Floats, common: Floats, grid: int, keys: tuple[Ints, In
         )
     if k in (0, len(lags) - 1) or not np.isfinite(r[k - 1 : k + 2]).all():
         raise ValueError(f"the best shift, {lags[k] * grid / 1e9:g} s, lies at the edge: raise within=")
-    curvature = float(2 * r[k] - r[k - 1] - r[k + 1])
-    shift = float(lags[k] + 0.5 * (r[k + 1] - r[k - 1]) / curvature)
-    overlap = float(common[k]) * grid
-    samples = int(max(LEAST, min(overlap / np.median(np.diff(t)) for t in keys)))
-    correlation = float(min(r[k], 1.0))
-    if correlation < 4 / np.sqrt(samples):
-        raise ValueError(
-            f"no common signal: the largest correlation is {correlation:.2f} of {samples} samples"
-        )
-    variance = (1 - correlation**2) / (samples * correlation * curvature)
-    spread = np.sqrt(variance + 0.05**2)  # interpolation between samples errs by some percent of a step
-    as_time = [np.timedelta64(round(x * grid), "ns") for x in (shift, spread)]
-    return Offset(as_time[0], as_time[1], correlation, samples)
+    return k
+
+
+# ---- the peak -----------------------------------------------------------------------------------
+PARTS = 30
+"""Of the signals, for the jackknife."""
+
+FINE = 20
+"""Shifts that are tried within a step, where the peak is narrower than one."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where the correlation is largest.
+
+    Parameters
+    ----------
+    shift, spread : float
+        With its standard deviation, in steps of the grid.
+    correlation : float
+        There.
+    """
+
+    shift: float
+    spread: float
+    correlation: float
+
+
+def _width(r: Floats, top: int) -> int:
+    """Return how many steps from its top the peak has half of its height, on the steeper side."""
+    low = np.flatnonzero(~(r > 0.5 * r[top]))
+    left, right = low[low < top], low[low > top]
+    return int(min(top - (left[-1] if len(left) else -1), (right[0] if len(right) else len(r)) - top)) - 1
+
+
+def _wide(
+    first: tuple[Floats, Floats], second: tuple[Floats, Floats], lag: int, width: int, parts: int
+) -> Peak:
+    """Return the top of a parabola through the upper part of a peak of many steps."""
+    reach = max(2, width // 3)
+    near = np.arange(-reach, reach + 1, max(1, reach // 8))
+    for _ in range(2):  # noise moves the largest value: the second time the parabola is centred
+        sums = _products(first, second, lag + near, parts)
+        peak = _jackknife(sums, near.astype(np.float64), _vertex)
+        whole = lag + peak.shift
+        lag += int(np.clip(np.rint(peak.shift), -reach, reach))
+    return Peak(whole, peak.spread, peak.correlation)
+
+
+def _products(first: tuple[Floats, Floats], second: tuple[Floats, Floats], lags: Ints, parts: int) -> Floats:
+    """Return n and the sums of a, b, aa, bb, ab in each part of the grid, (shift, 6, part)."""
+    (a, ma), (b, mb) = first, second
+    known = np.flatnonzero(ma)
+    low, high = int(known[0]), int(known[-1]) + 1
+    edges = np.linspace(0, high - low, parts + 1).astype(np.int64)[:-1]
+    found = []
+    for lag in lags.tolist():
+        at = np.arange(low, high) - lag
+        inside = (at >= 0) & (at < len(b))
+        both = ma[low:high] * np.where(inside, mb[at * inside], 0.0)
+        x, y = a[low:high] * both, b[at * inside] * both
+        found.append([np.add.reduceat(v, edges) for v in (both, x, y, x * x, y * y, x * y)])
+    return np.array(found)
+
+
+def _narrow(
+    first: tuple[Ints, Floats], second: tuple[Ints, Floats], shift: int, grid: int, parts: int
+) -> Peak:
+    """Return the best shift near one: values from sample to sample have nothing in common."""
+    near = np.arange(-3 * FINE // 2, 3 * FINE // 2 + 1)
+    swapped = len(second[0]) > len(first[0])
+    (t0, a), (t1, b) = (second, first) if swapped else (first, second)
+    sign = -1 if swapped else 1  # the denser signal is looked up at the times of the other
+    limit = 4 * float(np.median(np.diff(t0)))
+    edges = np.linspace(t1[0], t1[-1], parts + 1)[1:-1]
+    part = np.searchsorted(edges, t1, side="right")
+    found = []
+    for step in near.tolist():
+        times = t1 + sign * (shift + step * grid // FINE)
+        right = np.clip(np.searchsorted(t0, times), 1, len(t0) - 1)
+        gap = t0[right] - t0[right - 1]
+        known = (times >= t0[0]) & (times <= t0[-1]) & (gap <= limit)
+        weight = (times - t0[right - 1]) / gap
+        x = np.where(known, a[right - 1] * (1 - weight) + a[right] * weight, 0.0)
+        y = np.where(known, b - b.mean(), 0.0)
+        values = (known.astype(np.float64), x, y, x * x, y * y, x * y)
+        found.append([np.bincount(part, v, parts) for v in values])
+    peak = _jackknife(np.array(found), near.astype(np.float64), _largest)
+    return Peak(shift / grid + peak.shift / FINE, peak.spread / FINE, peak.correlation)
+
+
+def _jackknife(sums: Floats, at: Floats, place: Callable[[Floats, Floats], Floats]) -> Peak:
+    """Return the peak of the whole, and how much it moves when a part is left out.
+
+    Parameters
+    ----------
+    sums : (shift, 6, part) float64
+    at : (shift,) float64
+        The shifts.
+    place : callable
+        ``place(at, r)`` returns where the peaks of correlations r (row, shift) are.
+    """
+    whole = sums.sum(-1)
+    r = _of_sums(np.concatenate([whole[None], np.moveaxis(whole[..., None] - sums, -1, 0)]))
+    found = place(at, r)
+    parts = len(found) - 1
+    variance = (parts - 1) / parts * float(((found[1:] - found[1:].mean()) ** 2).sum())
+    return Peak(float(found[0]), float(np.sqrt(variance)), float(r[0].max()))
+
+
+def _of_sums(sums: Floats) -> Floats:
+    """Return correlations from n and the sums of a, b, aa, bb, ab (on the last axis)."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    n = np.maximum(n, 1)
+    spread = (xx - x * x / n) * (yy - y * y / n)
+    return np.asarray((xy - x * y / n) / np.sqrt(np.maximum(spread, 1e-300)))
+
+
+def _vertex(at: Floats, r: Floats) -> Floats:
+    """Return the top of the parabola through each row, within the shifts."""
+    curvature, slope, _ = np.linalg.pinv(np.vander(at, 3)) @ r.T
+    top = np.where(curvature < 0, -slope / (2 * np.where(curvature < 0, curvature, -1.0)), 0.0)
+    return np.asarray(np.clip(top, at[0], at[-1]))
+
+
+def _largest(at: Floats, r: Floats) -> Floats:
+    """Return the largest value of each row, with a parabola through its neighbours."""
+    k, row = np.clip(r.argmax(-1), 1, len(at) - 2), np.arange(len(r))
+    left, top, right = r[row, k - 1], r[row, k], r[row, k + 1]
+    curvature = 2 * top - left - right
+    return np.asarray(
+        at[k] + np.where(curvature > 0, 0.5 * (right - left) / np.maximum(curvature, 1e-300), 0)
+    )
