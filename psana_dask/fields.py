@@ -219,6 +219,18 @@ def usual_shape(events: ChannelEvents) -> tuple[int, ...] | None:
     return best if others == 0 or rare else None
 
 
+ENCODED = ("hsd",)
+"""Types of detectors whose channels are bytes that hold samples and peaks: how many says nothing of these."""
+
+
+def is_encoded(channel: Channel) -> bool:
+    """Tell whether the bytes of a channel are to be decoded: ragged, also where all are equally many."""
+    if channel.spec.rank != 1 or channel.spec.dtype != np.uint8:
+        return False
+    names = (names for segment in channel.segments for place in segment.places for _, names in place.names)
+    return any(found.det_type in ENCODED for found in names)
+
+
 class FrameReader:
     """Reads a channel whose segments always have the same shape.
 
@@ -484,4 +496,6 @@ def reader_of(recording: Recording, channel: Channel, *, keep_damaged: bool = Fa
         return StringReader(events)
     if not events.shapes:
         return None
-    return FrameReader(events) if usual_shape(events) is not None else RaggedReader(events)
+    if usual_shape(events) is None or is_encoded(channel):
+        return RaggedReader(events)
+    return FrameReader(events)

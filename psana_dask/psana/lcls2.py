@@ -229,10 +229,8 @@ class Digitiser(Interface):
             data = evt._reading.value(evt.position, entry.name, public) if field.startswith("chan") else None
             if data is None:
                 continue
-            if evt._reading.is_ragged(channel):
-                pieces = np.split(data, np.cumsum(evt._reading.counts(evt.position, channel))[:-1])
-            else:  # all payloads of the run are equally long
-                pieces = list(data.reshape(len(channel.segments), -1))
+            counts = evt._reading.counts(evt.position, channel)
+            pieces = np.split(data, np.cumsum(counts)[:-1])
             for segment, piece in zip(channel.segments, pieces, strict=True):
                 if len(piece):
                     yield segment.number, int(field[4:]), decode_hsd(piece, np.array([len(piece)]))

@@ -8,8 +8,9 @@ import pytest
 import xarray as xr
 
 import psana_dask
-from psana_dask import algorithms, analysis
+from psana_dask import algorithms, analysis, simulate
 from psana_dask.algorithms.hsd import MALFORMED, OVERFLOW, PERIOD
+from psana_dask.simulate import Algorithm, Detector, Field, RunSpec
 
 ROOT = Path(os.environ.get("PSANA_DASK_CONFORMANCE", Path(__file__).parents[2] / ".." / "shared" / "data"))
 
@@ -73,6 +74,20 @@ def test_channels_of_a_run(encoding, waves):
     assert found["sample_count"].sum() == found.sizes["sample_item"] == found["length"].sum()
     with pytest.raises(ValueError, match="chan00 has 2 digitisers"):
         analysis.decode_hsd(data)
+
+
+def test_payloads_of_one_length_are_decoded_too(encoding, tmp_path):
+    """As of a digitiser that sends its raw samples only: always as many bytes."""
+    counts = np.arange(3 * 8).reshape(3, 8)
+    payload = Field("chan00", "u1", (None,), longest=64, value=lambda m: np.frombuffer(
+        encoding.stream(0, counts[m.event]), np.uint8))  # fmt: skip
+    hsd = Detector(name="hsd", kind="hsd", algorithms=(Algorithm("raw", (2, 0, 0), (payload,)),))
+    simulate.write(RunSpec(events=3, detectors=(hsd,)), tmp_path)
+    run = psana_dask.open(tmp_path)
+    assert np.array_equal(run.hsd.waveforms().waveform.values[:, 0], counts)
+    assert analysis.decode_hsd(run.hsd.chan00).raw.values.tolist() == counts.ravel().tolist()
+    evt = next(next(psana_dask.psana.DataSource(str(tmp_path)).runs()).events())
+    assert evt._run.Detector("hsd").raw.waveforms(evt)[0][0].tolist() == counts[0].tolist()
 
 
 @pytest.mark.skipif(not (ROOT / "xtc2" / "test_hsd.xtc2").exists(), reason=f"no files at {ROOT / 'xtc2'}")
