@@ -48,6 +48,7 @@ class StreamScan:
             self._scanner.add(_plain(before.columns))
             self._scanner.problems += before.problems
         self._listing = read_listing(files.smd) if files.smd is not None else Listing.empty()
+        self._continuation = Continuation()
 
     def scan(self, source: Source, part: int, start: int) -> int:
         """Scan a part from byte `start`; return the first byte that belongs to no whole datagram."""
@@ -56,7 +57,11 @@ class StreamScan:
 
     def next_parts(self, parts: list[str]) -> list[str]:
         """Return the file that the last part says comes next, if it is there and not known yet."""
-        return _continuation(self._scanner, self._stream, parts)
+        scanner = self._scanner
+        if not scanner.has_rows():
+            return []
+        index = StreamIndex(self._stream, tuple(parts), tuple(scanner.configs), scanner.columns())
+        return self._continuation.after(index)
 
     def index(self, parts: tuple[str, ...]) -> StreamIndex:
         """Return the index of all that was scanned, with its problems.
@@ -83,21 +88,29 @@ def _plain(columns: Mapping[str, Array]) -> dict[str, Array]:
     return {k: v[:-1] if k in shortened else v for k, v in columns.items() if k not in ("run", "step")}
 
 
-def _continuation(scanner: Scanner, stream: int, parts: list[str]) -> list[str]:
-    """Return the file that the last part says comes next, if it is there and not known yet."""
-    if not scanner.has_rows():
+class Continuation:
+    """What the parts of a stream say of the next one; each Enable is decoded once."""
+
+    def __init__(self) -> None:
+        self._read, self._said = -1, ""
+
+    def after(self, index: StreamIndex) -> list[str]:
+        """Return the file that the last part says comes next, if it is there and not known yet."""
+        for row in np.flatnonzero(index["service"] == Service.ENABLE)[-1:].tolist():
+            if row != self._read:
+                self._read, self._said = row, _announced(index, row)
+            if self._said and index["part"][row] == len(index.parts) - 1:
+                path = os.path.join(os.path.dirname(index.parts[-1]), os.path.basename(self._said))
+                return [path] if path not in index.parts and os.path.exists(path) else []
         return []
+
+
+def _announced(index: StreamIndex, row: int) -> str:
+    """Return the name of the next part that a datagram announces; empty if it does not."""
     from psana_dask.blocks import decode_dgram
 
-    index = StreamIndex(stream, tuple(parts), tuple(scanner.configs), scanner.columns())
-    last = np.flatnonzero(index["service"] == Service.ENABLE)[-1:]
-    for row in last:
-        for names, values in decode_dgram(index, int(row)):
-            if names.detector == "chunkinfo" and index["part"][row] == len(parts) - 1:
-                path = os.path.join(os.path.dirname(parts[-1]), os.path.basename(str(values["filename"])))
-                if path not in parts and os.path.exists(path):
-                    return [path]
-    return []
+    said = [str(v["filename"]) for names, v in decode_dgram(index, row) if names.detector == "chunkinfo"]
+    return said[-1] if said else ""
 
 
 def _absent_parts(index: StreamIndex) -> tuple[Problem, ...]:
@@ -187,10 +200,14 @@ def read_listing(smd: str) -> Listing:
 
 
 def _not_in(rows: tuple[Array, ...], others: tuple[Array, ...]) -> Array:
-    """Return the positions of the rows (given by columns) that are not among the others."""
-    kind = np.dtype([(f"c{k}", "<u8") for k in range(len(rows))])
-    records = []
-    for columns in (rows, others):
-        table = np.stack([c.astype(np.uint64) for c in columns], axis=1)
-        records.append(np.ascontiguousarray(table).view(kind).ravel())
-    return np.flatnonzero(~np.isin(records[0], records[1]))
+    """Return the positions of the rows (given by columns) that are not among the others.
+
+    The second and third column are part and offset; the others, as a scan finds them, are in their order.
+    A live run asks at every poll, so nothing that grows with the run is sorted.
+    """
+    if not len(rows[0]) or not len(others[0]):
+        return np.arange(len(rows[0]))
+    wanted, there = (c[1].astype(np.uint64) << np.uint64(48) | c[2].astype(np.uint64) for c in (rows, others))
+    place = np.minimum(np.searchsorted(there, wanted), len(there) - 1)
+    found = [own == other[place] for own, other in zip(rows, others, strict=True)]
+    return np.flatnonzero(~np.logical_and.reduce(found))

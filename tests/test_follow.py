@@ -12,10 +12,11 @@ import pytest
 
 import psana_dask
 from psana_dask import growing as growing_module
-from psana_dask import simulate
+from psana_dask import index_xtc2, simulate
 from psana_dask.errors import ReadError, StreamWarning
 from psana_dask.files import find_run, refreshed
 from psana_dask.growing import GrowingRun
+from psana_dask.model import Service
 
 FORMATS = ("xtc2", "xtc")
 
@@ -155,6 +156,41 @@ def test_the_index_is_extended_not_built_again(closed, replay, monkeypatch):
         growing.poll()
     for ranges in starts.values():
         assert [a for a, _ in ranges] == [0, *(b for _, b in ranges[:-1])]
+
+
+def test_what_announces_the_next_part_is_decoded_once(closed, replay, monkeypatch):
+    """However often a run is polled: a poll of a long run costs what is new, not what was."""
+    if closed.format != "xtc2":
+        pytest.skip("LCLS-1 numbers its parts")
+    decoded = []
+    announced = index_xtc2._announced
+    monkeypatch.setattr(index_xtc2, "_announced", lambda *a: decoded.append(a[1]) or announced(*a))
+    growing = growing_of(replay)
+    while not all(map(replay.done, range(len(replay.streams)))):
+        for number in range(len(replay.streams)):
+            if not replay.done(number):
+                replay.write(number, 1 + sum(len(d) for _, d in replay.streams[number]) // 40)
+        growing.poll()
+    growing.poll()
+    enables = sum(np.sum(s["service"] == Service.ENABLE) for s in closed._recording.streams)
+    assert 0 < len(decoded) <= enables
+    assert len(recorded(growing)) == len(closed)
+
+
+def test_what_a_small_data_file_lists_is_looked_up():
+    rng = np.random.default_rng(0)
+    offset = np.sort(rng.choice(10_000, 300, replace=False))
+    there = (rng.integers(0, 9, 300), np.repeat([0, 1, 2], 100), offset, rng.integers(1, 4, 300))
+    listed = tuple(np.concatenate([c[::3], c[::-1]]) for c in there)
+    listed[3][::7] += 1
+    listed[2][5::11] += 1
+    known = set(zip(*(c.tolist() for c in there), strict=True))
+    want = [k for k, row in enumerate(zip(*(c.tolist() for c in listed), strict=True)) if row not in known]
+    assert 0 < len(want) < 400
+    assert index_xtc2._not_in(listed, there).tolist() == want
+    none = tuple(c[:0] for c in there)
+    assert index_xtc2._not_in(listed, none).tolist() == list(range(400))
+    assert index_xtc2._not_in(none, there).tolist() == []
 
 
 def test_a_stream_that_stands_still_is_given_up_after_patience(replay):
