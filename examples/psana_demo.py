@@ -15,8 +15,11 @@ import numpy as np
 from psana_dask import algorithms
 from psana_dask.psana import DataSource, Detector
 
-rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("SLURM_PROCID", "0")))
-size = int(os.environ.get("OMPI_COMM_WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+rank, size = 0, 1
+if {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"} & set(os.environ):  # started by mpirun or srun
+    from mpi4py.MPI import COMM_WORLD as WORLD
+
+    rank, size = WORLD.rank, WORLD.size
 
 ds = DataSource(sys.argv[1])
 det = Detector("cspad")
@@ -32,10 +35,8 @@ for run in ds.runs():
         count += 1
 
 if size > 1:
-    from mpi4py import MPI
-
     total = np.zeros(det.shape(run)) if total is None else total
-    total, count = MPI.COMM_WORLD.allreduce(total), MPI.COMM_WORLD.allreduce(count)
+    total, count = WORLD.allreduce(total), WORLD.allreduce(count)
 
 if rank == 0:
     mean = total / count

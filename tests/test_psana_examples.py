@@ -1,6 +1,9 @@
 """The scripts of `examples/` that psana users know: psana's face and our own words give equal results."""
 
+import os
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,6 +60,40 @@ def test_demonstration(cspad_run, monkeypatch):
     np.testing.assert_allclose(ours["mean"].values, mean, rtol=1e-12)
     np.testing.assert_allclose(theirs["profile"], ours["profile"].values, rtol=1e-12)
     assert np.isfinite(theirs["profile"]).sum() > 50
+
+
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+MORE_RANKS = "--oversubscribe"  # than cores
+LAUNCHED = """
+import os, runpy, sys
+import numpy as np
+sys.argv = ["psana_demo.py", sys.argv[1]]
+names = runpy.run_path({script!r})
+if names["rank"] == 0:
+    np.savez("found.npz", mean=names["mean"], count=names["count"], profile=names["profile"], size=names["size"])
+"""
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(7, marks=pytest.mark.full)])
+def test_demonstration_under_mpirun(cspad_run, ranks, tmp_path, monkeypatch):
+    """Ranks share the six events; of seven one has none."""
+    pytest.importorskip("mpi4py", reason="needs mpi4py")
+    if shutil.which("mpirun") is None:
+        pytest.skip("needs mpirun")
+    (tmp_path / "launched.py").write_text(LAUNCHED.format(script=str(EXAMPLES / "psana_demo.py")))
+    environment = {**os.environ, **AS_ROOT, "MPLBACKEND": "agg"}
+    command = ["mpirun", "-n", str(ranks), MORE_RANKS, sys.executable, "launched.py", f"{cspad_run}:idx"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found, alone = (
+        np.load(tmp_path / "found.npz"),
+        script("psana_demo.py", f"{cspad_run}:idx", monkeypatch)[0],
+    )
+    assert (int(found["size"]), int(found["count"])) == (ranks, 6)
+    np.testing.assert_allclose(found["mean"], alone["mean"], rtol=1e-12)  # sums in another order
+    np.testing.assert_allclose(found["profile"], alone["profile"], rtol=1e-12)
 
 
 def test_scripts_are_short():
