@@ -3,7 +3,7 @@
 ``dials.import run.loc`` with a locator (see `stills`) or a data file. dxtbx asks this class about
 every file that it opens, so `FormatPsana.understand` looks at a name and a few bytes only.  Without
 dxtbx the module can be imported, the class not be used.
-API: dxtbx's ``Format``, ``FormatMultiImage`` and ``FormatStill`` (3.11).
+API: dxtbx's ``Format``, ``FormatMultiImage`` and ``FormatStill`` (tried with 3.29).
 Contract: tests/interop/test_dxtbx.py.
 """
 
@@ -62,9 +62,11 @@ class FormatPsana(*BASES):  # type: ignore[misc]
 
             raise IncorrectFormatError(self, image_file)
         self.lazy = kwargs.get("lazy", True)
-        self._stills: Stills = open_stills(image_file)  # errors here: FormatStill.setup swallows them
+        self._stills: Stills = open_stills(image_file)
         FormatMultiImage.__init__(self, **kwargs)
         Format.__init__(self, image_file, **kwargs)
+        if self._detector_instance is None:  # FormatStill.setup swallows what goes wrong: ask again
+            self._detector_instance = self._detector()
 
     def get_num_images(self) -> int:
         """Return how many events have the detector."""

@@ -1,10 +1,12 @@
 """Runs as dxtbx images: against a stand-in of dxtbx's documented classes, or the real ones where they are."""
 
+import contextlib
 import importlib
 import importlib.util
 import subprocess
 import sys
 import types
+from functools import partial
 from importlib.metadata import entry_points
 
 import h5py
@@ -21,6 +23,7 @@ from psana_dask.simulate import Algorithm, Detector, Field, Missing, RunSpec
 
 ENERGY = 9000.0  # eV, of event 0; 1 eV more in each
 MODULE = "psana_dask.interop.dxtbx_format"
+REAL = importlib.util.find_spec("dxtbx") is not None
 
 
 def energy(moment):
@@ -172,7 +175,7 @@ def test_the_module_is_imported_without_dxtbx_and_lightly():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("dxtbx") is not None, reason="dxtbx is installed")
+@pytest.mark.skipif(REAL, reason="dxtbx is installed")
 def test_without_dxtbx_the_class_says_what_is_missing(locator):
     from psana_dask.interop.dxtbx_format import FormatPsana
 
@@ -194,6 +197,7 @@ class Format:
     def __init__(self, image_file, **kwargs):
         self._image_file = image_file
         self._beam_factory = BeamFactory
+        self._goniometer_instance = self._scan_instance = None
         self._detector_instance = self._beam_instance = None
         self.setup()
 
@@ -201,11 +205,17 @@ class Format:
     def understand(image_file):
         return False
 
+    @classmethod
+    def get_instance(cls, filename, **kwargs):
+        return cls(filename, **kwargs)
+
 
 class FormatStill(Format):
     def setup(self):
-        self._detector_instance = self._detector()
-        self._beam_instance = self._beam()
+        with contextlib.suppress(Exception):  # as dxtbx's does
+            self._detector_instance = self._detector()
+            self._beam_instance = self._beam()
+            assert self._beam_instance is not None
 
 
 class FormatMultiImage(Format):
@@ -214,6 +224,29 @@ class FormatMultiImage(Format):
 
     def get_num_images(self):
         raise NotImplementedError
+
+    @classmethod
+    def images(cls, filename):
+        """What an image set of dxtbx asks of each image, in its words."""
+        opened = cls.get_instance(filename)
+        assert opened.get_vendortype()
+        for i in range(opened.get_num_images()):
+            models = (opened.get_beam(i), opened.get_detector(i))
+            assert opened.get_goniometer(i) is opened.get_scan(i) is None
+            yield *models, opened.get_raw_data(i), opened.get_static_mask()
+
+
+class Flex:
+    """An array of scitbx: no numpy array, and flat for numpy's eyes."""
+
+    def __init__(self, values, dtype):
+        self._values = np.array(values, dtype)
+
+    def as_numpy_array(self):
+        return self._values
+
+    def focus(self):
+        return self._values.shape
 
 
 class BeamFactory:
@@ -232,7 +265,7 @@ class DetectorFactory:
 @pytest.fixture
 def format_class(monkeypatch):
     """FormatPsana on top of a stand-in for dxtbx (that of dxtbx itself where it is installed)."""
-    if importlib.util.find_spec("dxtbx") is None:
+    if not REAL:
         modules = {
             "dxtbx": {"IncorrectFormatError": type("IncorrectFormatError", (RuntimeError,), {})},
             "dxtbx.format": {},
@@ -242,7 +275,9 @@ def format_class(monkeypatch):
             "dxtbx.model": {},
             "dxtbx.model.detector": {"DetectorFactory": DetectorFactory},
             "scitbx": {},
-            "scitbx.array_family": {"flex": types.SimpleNamespace(double=np.asarray, bool=np.asarray)},
+            "scitbx.array_family": {
+                "flex": types.SimpleNamespace(double=partial(Flex, dtype="f8"), bool=partial(Flex, dtype="?"))
+            },
         }
         for name, content in modules.items():
             module = types.ModuleType(name)
@@ -267,19 +302,47 @@ def test_a_run_as_images_of_dxtbx(format_class, locator, run):
     for number in (0, 3):
         raw = opened.get_raw_data(number)
         for one, two in zip(raw, found.image(number), strict=True):
-            np.testing.assert_array_equal(np.asarray(one), two)
-    assert all(np.asarray(m).dtype == bool for m in opened.get_static_mask())
+            np.testing.assert_array_equal(one.as_numpy_array(), two)
+    for one, two in zip(opened.get_static_mask(), found.mask(), strict=True):
+        assert one.as_numpy_array().dtype == bool
+        np.testing.assert_array_equal(one.as_numpy_array(), two)
     assert opened.get_beam(2).get_wavelength() == found.wavelength(2)
     assert opened.get_event_time(0) == str(run.events.time.values[0])
     panels = opened.get_detector(0).to_dict()["panels"]
-    assert panels[0]["image_size"] == [256, 256]
+    assert list(panels[0]["image_size"]) == [256, 256]
     assert (panels[0]["thickness"], panels[0]["material"]) == (pytest.approx(0.32), "Si")
-    assert panels[0]["trusted_range"] == list(TRUSTED)
+    assert list(panels[0]["trusted_range"]) == list(TRUSTED)
     back = geometry.convert.dxtbx.from_dxtbx(opened.get_detector().to_dict())
     # dxtbx's numbers are millimetres in double precision
     both = [geometry.coordinates(g, frame="lab", wide_centres=False) for g in (back, found.geometry)]
     for one, two in zip(*both, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)  # um
+
+
+def test_what_an_image_set_asks_for(format_class, locator):
+    if not REAL:
+        models = list(format_class.images(locator()))
+    else:
+        from dxtbx.model.experiment_list import ExperimentListFactory
+
+        models = [
+            (e.beam, e.detector, e.imageset.get_raw_data(0), e.imageset.get_mask(0))
+            for e in ExperimentListFactory.from_filenames([locator()])
+        ]
+    found = open_stills(locator())
+    assert len(models) == len(found) == 6
+    for number, (beam, _, raw, mask) in enumerate(models):
+        assert beam.get_wavelength() == pytest.approx(found.wavelength(number), rel=1e-15)
+        assert [r.focus() for r in raw] == [m.focus() for m in mask] == [(256, 256)] * 16
+
+
+def test_what_goes_wrong_with_a_detector_is_said(format_class, locator, monkeypatch):
+    def broken(self):
+        raise psana_dask.errors.GeometryError("no geometry of jf")
+
+    monkeypatch.setattr(stills.Stills, "model", broken)
+    with pytest.raises(psana_dask.errors.GeometryError, match="no geometry of jf"):
+        format_class(locator())
 
 
 def test_a_data_file_stands_for_its_run(format_class, folder, monkeypatch):
