@@ -65,7 +65,7 @@ class FormatPsana(*BASES):  # type: ignore[misc]
         self._stills: Stills = open_stills(image_file)
         FormatMultiImage.__init__(self, **kwargs)
         Format.__init__(self, image_file, **kwargs)
-        if self._detector_instance is None:  # FormatStill.setup swallows what goes wrong: ask again
+        if self.get_detector() is None:  # FormatStill.setup swallows what goes wrong: ask again
             self._detector_instance = self._detector()
 
     def get_num_images(self) -> int:
