@@ -24,7 +24,7 @@ from psana_dask.cli.common import dir_option, open_source, run_option, source_ar
 @click.option("--wait", default=0.0, help="Seconds before the first event.")
 @click.option("--wait-clients", default=0, help="With --shmem: clients that the first event waits for.")
 @click.option("--clients", default=2, show_default=True, help="With --shmem: how many clients there may be.")
-@click.option("--buffers", default=8, show_default=True, help="With --shmem: buffers for events.")
+@click.option("--buffers", type=int, help="With --shmem: buffers for events (8 to 32, by size).")
 def serve(
     source: tuple[str, ...],
     run: int | None,
@@ -37,7 +37,7 @@ def serve(
     wait: float,
     wait_clients: int,
     clients: int,
-    buffers: int,
+    buffers: int | None,
 ) -> None:
     """Send the events of SOURCE to other programs: over ZMQ, or as a shared-memory server does.
 

@@ -25,10 +25,10 @@ class _Attributes(ctypes.Structure):
     )  # fmt: skip
 
 
-def _library() -> Any:
+def _library(kind: type[ctypes.CDLL] = ctypes.CDLL) -> Any:
     for name in ("librt.so.1", None):  # since glibc 2.34 they are in libc itself
         try:
-            found = ctypes.CDLL(name, use_errno=True)
+            found = kind(name, use_errno=True)
             found.mq_open.restype = ctypes.c_int
         except (OSError, AttributeError):
             continue
@@ -72,6 +72,8 @@ class Queue:
             os.umask(previous)
         if self._queue < 0:
             raise self._refusal(ctypes.get_errno(), depth)
+        # what does not wait keeps the GIL: to get it back may take 5 ms, in which a buffer is not returned
+        self._at_once = _library(ctypes.PyDLL)
 
     def _refusal(self, number: int, depth: int) -> OSError:
         if number == errno.ENOENT:
@@ -97,7 +99,8 @@ class Queue:
 
     def send(self, message: bytes, seconds: float = 0.0) -> bool:
         """Send a message; return False if there was no room for so long."""
-        done = self._library.mq_timedsend(
+        library = self._library if seconds else self._at_once
+        done = library.mq_timedsend(
             self._queue, message, ctypes.c_size_t(len(message)), ctypes.c_uint(0), _until(seconds)
         )
         return self._ended(done) is not None
@@ -105,7 +108,8 @@ class Queue:
     def receive(self, seconds: float = 0.0) -> bytes | None:
         """Return the next message, or None if there was none for so long."""
         buffer = ctypes.create_string_buffer(self._size)
-        done = self._library.mq_timedreceive(
+        library = self._library if seconds else self._at_once
+        done = library.mq_timedreceive(
             self._queue, buffer, ctypes.c_size_t(self._size), None, _until(seconds)
         )
         length = self._ended(done)

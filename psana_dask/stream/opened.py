@@ -56,14 +56,15 @@ class Opening:
         """
         chosen = dict(self.options)
         policy = checked(chosen.pop("policy", "complete"))
-        waiting = chosen.pop("waiting", WAITING_EVENTS)
+        waiting = chosen.pop("waiting", None)
         timeout = chosen.pop("timeout", 10.0)
         if self.share is not None and self.source.startswith("shmem://"):
             policy = "complete"  # who has no room leaves events to the others of its team
         if self.source.startswith(TAPS):
             shown = _shown(**chosen)
             return Received(self._tap(timeout), shown, policy, waiting)
-        return self._of_files(policy, waiting, chosen)
+        chosen.pop("experiment", None)  # files say it by their names
+        return self._of_files(policy, WAITING_EVENTS[policy] if waiting is None else waiting, chosen)
 
     def _tap(self, timeout: float) -> Tap:
         if self.source.startswith("tcp://"):
@@ -115,12 +116,14 @@ def _is_rate(text: str) -> bool:
         return False
 
 
-def _shown(calib: Any = None, detectors: Any = None, damaged: str = "missing") -> Shown:
+def _shown(
+    calib: Any = None, detectors: Any = None, damaged: str = "missing", experiment: str | None = None
+) -> Shown:
     keep = {"missing": False, "keep": True}.get(damaged)
     if keep is None:
         raise ValueError(f'damaged={damaged!r}: use "missing" or "keep"')
     only = None if detectors is None else ([detectors] if isinstance(detectors, str) else list(detectors))
-    return Shown(calib, None if only is None else tuple(only), keep)
+    return Shown(calib, None if only is None else tuple(only), keep, experiment)
 
 
 def is_here(host: str | None) -> bool:

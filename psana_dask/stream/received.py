@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import warnings
@@ -17,11 +18,24 @@ from psana_dask.stream.assembly import Assembly
 from psana_dask.stream.batches import BATCH, TIMEOUT, Counters, checked
 from psana_dask.stream.taps import Delivery, Tap
 
-WAITING_EVENTS = 256
-"""Events that wait to be processed, at most."""
+WAITING_EVENTS = {"complete": 4096, "latest": 256}
+"""Events that wait to be processed, at most: where nothing may be lost, those of half a minute."""
 
-WAITING_BYTES = 256 * 2**20
-"""And bytes of them."""
+
+def _waiting_bytes() -> dict[str, int]:
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        memory = 0
+    return {"complete": min(2**31, max(memory // 16, 2**28)), "latest": 2**28}
+
+
+WAITING_BYTES = _waiting_bytes()
+"""And bytes of them: 256 MB, under "complete" up to 2 GB, of a 16th of the memory.
+
+At 120 Hz, 2.3 million pixels are 0.5 GB a second, and the kernels and constants of the first batch take
+more than a second.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,14 @@ class Shown:
     only : list of str, optional
         Detectors.
     keep_damaged : bool
+    experiment : str, optional
+        What datagrams do not say: those of LCLS-1.
     """
 
     calib: Any = None
     only: tuple[str, ...] | None = None
     keep_damaged: bool = False
+    experiment: str | None = None
 
     def of(self, view: View) -> View:
         """Return a view of the detectors of choice."""
@@ -55,20 +72,24 @@ class Received:
     tap : Tap
     shown : Shown
     policy : {"complete", "latest"}
-    waiting : int
+    waiting : int, optional
         Events that may wait.
     """
 
-    def __init__(self, tap: Tap, shown: Shown, policy: str, waiting: int = WAITING_EVENTS) -> None:
+    def __init__(self, tap: Tap, shown: Shown, policy: str, waiting: int | None = None) -> None:
         self.policy = checked(policy)
-        self._tap, self._shown, self._most = tap, shown, waiting
+        self._tap, self._shown = tap, shown
+        self._most = WAITING_EVENTS[self.policy] if waiting is None else waiting
+        self._most_bytes = WAITING_BYTES[self.policy]
         self._counters = Counters()
         self._latest: Run | None = None
         self._peeked: Run | None = None
-        self._assembly = Assembly(tap.form)
+        self._assembly = Assembly(tap.form, shown.experiment)
         self._kept: tuple[Any, Kept] = (None, Kept())
         self._queue: deque[Delivery] = deque()
         self._events = self._bytes = 0
+        if hasattr(tap, "backlog"):
+            tap.backlog = lambda: self._events
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._ended = self._closed = False
@@ -116,7 +137,7 @@ class Received:
 
     @property
     def _full(self) -> bool:
-        return self._events >= self._most or self._bytes >= WAITING_BYTES
+        return self._events >= self._most or self._bytes >= self._most_bytes
 
     def _may_receive(self) -> bool:
         """Wait until there is room, if nothing may be lost."""
@@ -145,7 +166,7 @@ class Received:
     def _drop(self) -> None:
         """Throw the oldest events away that are too many; transitions stay."""
         for place, old in enumerate(self._queue):
-            while len(old.events) and (self._events > self._most or self._bytes > WAITING_BYTES):
+            while len(old.events) and (self._events > self._most or self._bytes > self._most_bytes):
                 if self._events == 1:
                     return
                 surplus = max(1, min(len(old.events), self._events - self._most))
@@ -206,7 +227,7 @@ class Received:
 
     def _begin(self, delivery: Delivery) -> None:
         if delivery.anew:
-            self._assembly = Assembly(self._tap.form)
+            self._assembly = Assembly(self._tap.form, self._shown.experiment)
         for transition in delivery.transitions:
             self._assembly.transition(transition)
 

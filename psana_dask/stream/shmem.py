@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from psana_dask.errors import FormatError, ReadError
@@ -20,11 +21,18 @@ from psana_dask.stream.memory import Landing
 from psana_dask.stream.mqueue import Queue
 from psana_dask.stream.shmem_layout import Note, discovery_name, marked, memory_name, queue_name
 from psana_dask.stream.taps import Delivery, Refusals, Share
+from psana_dask.stream.team import Team
 
 MEMORY = "/dev/shm"  # noqa: S108  (where POSIX shared memory is, by definition)
 
 GROUP = 64
 """Events that are taken at once, at most."""
+
+RETURN_SECONDS = 1.0
+"""How long the server gets to make room for a buffer that comes back."""
+
+BUSY = 8
+"""Events that wait for one of a team before the others get what comes next, if they have room."""
 
 NEUTRAL = (Service.SLOW_UPDATE, Service.UNKNOWN, Service.CLEAR_READOUT, Service.RESET)
 """Transitions that say nothing about whether events count."""
@@ -37,13 +45,14 @@ class _Connection:
     sock: socket.socket
     memory: mmap.mmap
     events: Queue
-    onward: list[Queue]
+    onward: dict[int, Queue]  # by number; the last one is the server's
     geometry: Note
+    poll: select.poll
 
     def close(self) -> None:
         self.sock.close()
         self.memory.close()
-        for queue in (self.events, *self.onward):
+        for queue in (self.events, *self.onward.values()):
             queue.close()
 
 
@@ -59,6 +68,11 @@ class ShmemTap:
     share : Share, optional
         If others of a team take events, too: what one of them took it marks, and the others pass it on.
 
+    Attributes
+    ----------
+    backlog : callable
+        How many events wait to be processed; of a team, who has many leaves the next ones to the others.
+
     Raises
     ------
     ReadError
@@ -67,10 +81,13 @@ class ShmemTap:
 
     def __init__(self, tag: str, timeout: float = 10.0, share: Share | None = None) -> None:
         self._tag, self._timeout, self._share = tag, timeout, share
+        self._team = None if share is None else Team(os.path.join(MEMORY, memory_name(tag)), share.team)
         self.refused = Refusals()
         self._landing = Landing()
         self._enabled = self._began = False
         self._anew = self._ran = False
+        self.backlog: Callable[[], int] = lambda: 0
+        self._before: int | None = None  # events that may have come before the transition that is announced
         self._late = 0  # events that came behind the Disable of their step: the protocol passes them over
         stop = time.monotonic() + timeout
         self._connection: _Connection | None = self._connect(stop)
@@ -121,9 +138,15 @@ class ShmemTap:
             os.close(descriptor)
         events = Queue(queue_name(self._tag, geometry.index), os.O_RDONLY)
         later = [geometry.returns] if geometry.returns else range(geometry.index + 1, geometry.queues + 1)
-        onward = [Queue(queue_name(self._tag, k), os.O_WRONLY) for k in later]
+        onward = {k: Queue(queue_name(self._tag, k), os.O_WRONLY) for k in later}
+        if self._team is not None:
+            self._team.join(geometry.index)
         self._enabled = self._began = self._ran = False
-        return _Connection(sock, memory, events, onward, geometry)
+        self._before = None
+        poll = select.poll()
+        for each in (sock, events):
+            poll.register(each.fileno(), select.POLLIN)
+        return _Connection(sock, memory, events, onward, geometry, poll)
 
     def _find_format(self, stop: float) -> str:
         """Wait for the first transition: its header tells the format."""
@@ -158,17 +181,23 @@ class ShmemTap:
             left = 0.0 if events else stop - time.monotonic()
             if connection is None or left < 0:
                 break
+            if self._before != 0 and (message := connection.events.receive()) is not None:
+                taken = self._event(connection, message)
+                events += [] if taken is None else [[taken]]
+                continue
             told, event = self._ready(connection, left)
-            if told and events:
+            if told and event and self._before is None and self._enabled:
+                self._before = connection.geometry.events  # no more can have come before it
+            elif told and events:
                 break  # first these events, then the transition
-            if told:
+            elif told:
                 transition = self._transition(connection)
                 transitions += [] if transition is None else [[transition]]
-            elif event:
-                taken = self._event(connection)
-                events += [] if taken is None else [[taken]]
-            elif events:
+            elif events and not event:
                 break
+        if len(events) == GROUP and self._connection is not None and self._before is None:
+            told, _ = self._ready(self._connection, 0.0)
+            self._before = self._connection.geometry.events if told else None
         anew, self._anew = self._anew, False
         if not (transitions or events or anew or self._late):
             return None
@@ -187,10 +216,7 @@ class ShmemTap:
 
     def _ready(self, connection: _Connection, seconds: float) -> tuple[bool, bool]:
         """Return whether the socket, and whether the event queue, has something."""
-        poll = select.poll()
-        poll.register(connection.sock, select.POLLIN)
-        poll.register(connection.events.fileno(), select.POLLIN)
-        found = {fd for fd, _ in poll.poll(max(0, int(1000 * seconds)))}
+        found = {fd for fd, _ in connection.poll.poll(max(0, int(1000 * seconds)))}
         return connection.sock.fileno() in found, connection.events.fileno() in found
 
     def _transition(self, connection: _Connection) -> Dgram | None:
@@ -205,6 +231,7 @@ class ShmemTap:
 
     def _transition_data(self, connection: _Connection) -> Data | None:
         """Return the bytes of the transition that the socket announces; None when the server went away."""
+        self._before = None
         try:
             message = _receive_exactly(connection.sock)
         except OSError:
@@ -230,22 +257,30 @@ class ShmemTap:
             self._ran |= self._enabled
         return self._began
 
-    def _event(self, connection: _Connection) -> Dgram | None:
-        """Take an event from its buffer, unless another of the team has, and pass the buffer on."""
-        message = connection.events.receive()
-        if message is None:
-            return None  # the server took it back
+    def _event(self, connection: _Connection, message: bytes) -> Dgram | None:
+        """Take an event from its buffer, unless another of the team has or may, and pass the buffer on."""
+        self._before = None if self._before is None else self._before - 1
         note = Note.of(message)
         taken = self._share is not None and note.team == self._share.team
+        if self._enabled and not taken and self._left_to_others(connection, message):
+            return None
         data = self._copied(connection, note) if self._enabled and not taken else b""
         if self._share is not None and self._enabled:
             message = marked(message, self._share.team)
-        any(queue.send(message) for queue in connection.onward)  # the last one is the server's
+        *clients, server = connection.onward.values()
+        any(queue.send(message) for queue in clients) or server.send(message, RETURN_SECONDS)
         if taken or not self._enabled:
             self._late += self._ran and not taken
             return None
         header = self._header(data)
         return None if header is None or header.service != Service.L1_ACCEPT else Dgram(0, data)
+
+    def _left_to_others(self, connection: _Connection, message: bytes) -> bool:
+        """Pass an event to the others of the team, if it would have to wait here and they have room."""
+        if self._team is None or self.backlog() < BUSY:
+            return False
+        there = self._team.members()
+        return any(queue.send(message) for number, queue in connection.onward.items() if number in there)
 
     def _copied(self, connection: _Connection, note: Note) -> Data:
         """Return a copy of the datagram in a buffer."""
@@ -278,6 +313,8 @@ class ShmemTap:
 
     def close(self) -> None:
         """Let go."""
+        if self._team is not None:
+            self._team.leave()
         if self._connection is not None:
             self._connection.close()
             self._connection = None

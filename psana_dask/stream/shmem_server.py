@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from psana_dask.errors import ReadError
 from psana_dask.model import Service
 from psana_dask.readers.xtc2_layout import DGRAM, XTC
 from psana_dask.readers.xtc_merge import FIRST_RECORDER
 from psana_dask.recording import Recording
 from psana_dask.stream.datagrams import HEADERS, Data, Dgram
-from psana_dask.stream.mqueue import Queue, unlink
+from psana_dask.stream.mqueue import Queue, limit, unlink
 from psana_dask.stream.replay import Moment, moments
 from psana_dask.stream.sending import paced, repeated
 from psana_dask.stream.shmem import MEMORY
@@ -29,6 +30,10 @@ from psana_dask.stream.shmem_layout import (
 )
 
 FIRST_PORT = 32768
+MOST_BUFFERS, BUFFER_BYTES = 32, 256 * 2**20
+LAST_SECONDS = 2.0
+"""How long clients get at the end to take what waits for them, at least."""
+
 ANSWER_SECONDS = 5.0
 """How long a client gets to return a transition."""
 
@@ -125,10 +130,9 @@ class ShmemServer:
         self._names = [queue_name(self._tag, k) for k in range(clients + 1)] + [discovery_name(self._tag)]
         for name in self._names:
             unlink(name)
-        depths = [max(1, buffers // clients)] * clients + [buffers, 2]
-        flags = os.O_CREAT | os.O_RDWR
+        depths = [max(1, buffers // clients)] * clients + [buffers, 2]  # one client cannot hold all buffers
         for name, depth in zip(self._names, depths, strict=True):
-            self._queues.append(Queue(name, flags, depth))
+            self._queues.append(_as_deep_as_may_be(name, depth))
         self._free = list(range(buffers))
         self._listener = _listening()
         self._invite()
@@ -262,7 +266,7 @@ class ShmemServer:
         self._collect()
         if not self._free and steal:
             self._take_back()
-        return self._free.pop(0) if self._free else None
+        return self._free.pop() if self._free else None  # the one that came back last is in the cache
 
     def _collect(self) -> None:
         """Take what came back, and what lies in queues that nobody reads."""
@@ -302,7 +306,7 @@ class ShmemServer:
         if self._serial and patient:
             readers = readers[:1]  # who comes first sees everything
         if readers and not any(self._queues[c.number].send(message) for c in readers):
-            self._free.insert(0, index)
+            self._free.append(index)
             return False
         if not readers:
             self._free.append(index)
@@ -323,6 +327,15 @@ class ShmemServer:
     def _note(self, index: int) -> bytes:
         g = self._geometry
         return Note(index, g.buffers, g.queues, g.returns, g.size).packed()
+
+
+def _as_deep_as_may_be(name: str, depth: int) -> Queue:
+    """Return a queue of this depth, or of what the system allows."""
+    flags = os.O_CREAT | os.O_RDWR
+    try:
+        return Queue(name, flags, depth)
+    except ReadError:
+        return Queue(name, flags, min(depth, limit("msg_max") or depth))
 
 
 def _listening() -> socket.socket:
@@ -348,7 +361,7 @@ def serve_run(
     loop: bool = False,
     wait: float = 0.0,
     clients: int = 2,
-    buffers: int = 8,
+    buffers: int | None = None,
     serial: bool = True,
     patience: float | None = None,
     wait_clients: int = 0,
@@ -366,7 +379,7 @@ def serve_run(
     wait : float
         Seconds before the first event.
     clients, buffers, serial
-        As of `ShmemServer`.
+        As of `ShmemServer`; by default as many buffers as 256 MB have, at least 8 and at most 32.
     patience : float, optional
         Seconds that an event waits for a buffer; 10 without `rate`, else 0.
     wait_clients : int
@@ -375,6 +388,7 @@ def serve_run(
     patience = (0.0 if rate else 10.0) if patience is None else patience
     size = max(int(s["size"].max()) + XTC.itemsize for s in recording.streams) + 4096
     size = size if recording.format == "xtc" else size * len(recording.streams)
+    buffers = buffers or min(MOST_BUFFERS, max(8, clients, BUFFER_BYTES // size))
     with ShmemServer(tag, recording.format, size, clients=clients, buffers=buffers, serial=serial) as server:
         run = repeated(lambda: moments(recording), None if loop else 1)
         while server.served.clients < wait_clients:
@@ -399,4 +413,4 @@ def _serve(
         else:
             server.settle(patience)
             server.transition(data)
-    server.settle(max(patience, 0.2))
+    server.settle(max(patience, LAST_SECONDS))

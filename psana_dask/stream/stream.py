@@ -19,7 +19,7 @@ from psana_dask.slow import Epics
 from psana_dask.stream.asked import EachEvent, Noting, Reduction, Selecting
 from psana_dask.stream.batches import BATCH, POLICIES, TIMEOUT, Batches, Counters
 from psana_dask.stream.opened import TAPS, Opening, shared
-from psana_dask.stream.received import WAITING_EVENTS, Received, Shown
+from psana_dask.stream.received import Received, Shown
 from psana_dask.stream.several import Several
 from psana_dask.stream.taps import Tap
 from psana_dask.stream.workers import OnWorkers
@@ -33,13 +33,14 @@ __all__ = ["POLICIES", "Counters", "Stream", "open_stream"]
 
 
 def open_stream(
-    source: str | Sequence[str],
+    source: str | os.PathLike[str] | Sequence[str],
     *,
     calib: Any = None,
     detectors: Iterable[str] | None = None,
     damaged: str = "missing",
+    experiment: str | None = None,
     policy: str = "complete",
-    waiting: int = WAITING_EVENTS,
+    waiting: int | None = None,
     timeout: float = 10.0,
     client: Any = None,
     readers: int = 1,
@@ -48,18 +49,21 @@ def open_stream(
 
     Parameters
     ----------
-    source : str or list of str
+    source : str, path or list of str
         ``shmem://TAG`` (a monitoring server on this machine), ``shmem://HOST/TAG``, ``tcp://host:port``
         (`psana-dask serve --zmq`), ``live:RUN`` (files that are being written), ``replay://RUN`` and
         ``replay://RUN?rate=120&loop`` (a closed run as if it were taken now), or a run, such as
         ``exp=xpptut15:run=54``. A list of them is one stream.
     calib, detectors, damaged
         As in `psana_dask.open`.
+    experiment : str, optional
+        Of ``shmem://`` and ``tcp://``: its name, which datagrams of LCLS-1 do not say.
     policy : {"complete", "latest"}
         When events come faster than they are processed: "complete" lets the sender wait (or, where
         it does not wait, as shared memory, lets it drop them); "latest" drops the oldest, counted.
-    waiting : int
-        Events that may wait (and at most 256 MB of them).
+    waiting : int, optional
+        Events that may wait. By default 4096 under "complete" (and a 16th of the memory of the machine, at
+        least 256 MB and at most 2 GB of them), 256 under "latest" (and 256 MB).
     timeout : float
         Seconds that the server gets to appear.
     client : distributed.Client or str, optional
@@ -88,15 +92,18 @@ def open_stream(
         raise ValueError(f"readers={readers}: 1 or more, and more than 1 with client=")
     only = detectors if isinstance(detectors, str) or detectors is None else list(detectors)
     options: dict[str, Any] = {"calib": calib, "detectors": only, "damaged": damaged, "policy": policy}
-    options |= {"waiting": waiting, "timeout": timeout}
-    several = [source] if isinstance(source, str) else [str(s) for s in source]
+    options |= {"experiment": experiment, "waiting": waiting, "timeout": timeout}
+    if hasattr(source, "files"):
+        raise TypeError("a Run is no source: name it as for psana_dask.open, or use run.follow(...)")
+    one = isinstance(source, str | os.PathLike)
+    several = [os.fspath(source)] if isinstance(source, str | os.PathLike) else [str(s) for s in source]
     if not several:
         raise ValueError("no source: name one at least")
     for each in several:
         if "://" in each and not each.startswith((*TAPS, "replay://")):
             raise ValueError(f"{each!r} is no stream: those begin with {', '.join(TAPS)} or replay://")
     openings = [o for each in several for o in shared(Opening(each, options), readers)]
-    if client is None and not isinstance(source, str):
+    if client is None and not one:
         from psana_dask.progress import active_client
 
         client = active_client()
@@ -135,7 +142,7 @@ class Stream:
         only: Sequence[str] | None = None,
         keep_damaged: bool = False,
         policy: str = "complete",
-        waiting: int = WAITING_EVENTS,
+        waiting: int | None = None,
         _steps: tuple[Callable[[Run], Run], ...] = (),
     ) -> None:
         shown = Shown(calib, None if only is None else tuple(only), keep_damaged)
