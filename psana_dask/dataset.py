@@ -179,6 +179,10 @@ def _expanded(view: View, name: str | tuple[str, str]) -> list[tuple[str, str | 
     return [(view.find(name).name, None)]
 
 
+MADE_OF_PIXELS = ("calib", "image")
+"""What reductions, loops and exports know beside the fields of a file."""
+
+
 def field_of(entry: Entry, name: str) -> str:
     """Return the public name of a field of a detector.
 
@@ -189,7 +193,11 @@ def field_of(entry: Entry, name: str) -> str:
     """
     channel = entry.channel(name)
     if channel is None:
-        raise NameNotFound.of(f"field of {entry.name}", name, entry.channels)
+        made = MADE_OF_PIXELS if "raw" in entry.channels else ()
+        if name in made:
+            where = f"run.{entry.name}.{name}, run.mean, run.reduce, run.loop or run.export"
+            raise NameNotFound(f"{entry.name}.{name} is no field of the file, but made of one: use {where}")
+        raise NameNotFound.of(f"field of {entry.name}", name, [*entry.channels, *made])
     return next(public for public, c in entry.channels.items() if c is channel)
 
 

@@ -134,7 +134,8 @@ class Detector:
 
     def _of_events(self, name: str, dtype: Any) -> xr.DataArray:
         """Return ``present`` or ``damage``; zeros for a detector that is only declared."""
-        data = self.dataset()
+        main = self._main
+        data = detector_dataset(self._view, self._entry, "auto", [] if main is None else [main])
         if name in data:
             return data[name]
         return data["time"].copy(data=np.zeros(len(self._view.choice), dtype)).drop_attrs()
@@ -567,11 +568,16 @@ class Detector:
 
         return decode_hsd(self.field(channel), panel=panel)  # type: ignore[arg-type]
 
+    @property
+    def _main(self) -> str | None:
+        """The field that stands for the detector; None if no event of the run has any."""
+        return main_channel(self._entry, [f for f, c in self._entry.channels.items() if self._view.exists(c)])
+
     # ---- text ---------------------------------------------------------------------------------
     @cached_property
     def presence(self) -> float:
         """Share of the events that have it, 0 to 1."""
-        main = main_channel(self._entry, [f for f, c in self._entry.channels.items() if self._view.exists(c)])
+        main = self._main
         if main is None or not len(self._view.choice):
             return 0.0
         target = self._view.target(self._entry.channels[main])

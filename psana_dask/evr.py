@@ -142,6 +142,8 @@ class Evr:
         return CodeCondition(tuple(codes), own_fiducial=self._own)
 
     def _check(self, codes: tuple[int, ...], words: npt.NDArray[np.uint16]) -> None:
+        if not all(isinstance(code, int | np.integer) for code in codes):
+            raise TypeError(f"event codes are numbers, as run.evr.has(90, -162), not {codes}")
         count = 16 * words.shape[1]
         wrong = [c for c in codes if not 0 <= abs(c) < count]
         if wrong or not codes:

@@ -127,7 +127,10 @@ def parse_time(text: str) -> np.datetime64:
             raise ValueError(text)
         time = np.datetime64(match["local"], "ns")
     except ValueError:
-        raise ValueError(f"{text!r} is no time: use 2014-06-14T06:12:03.5, also with Z or +01:00") from None
+        what = f"{text!r} is no time: use 2014-06-14T06:12:03.5, also with Z or +01:00"
+        if any(sign in text for sign in "<>=("):
+            what += "; a condition as text is for psana_dask.conditions.events_where(run, text)"
+        raise ValueError(what) from None
     zone = match["zone"]
     if zone and zone not in "Zz":
         hours, minutes = int(zone[1:3]), int(zone[-2:])

@@ -1,12 +1,16 @@
 """Finding one's way: a wrong name is told the nearest ones, and an experiment's name is enough to begin."""
 
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import psana_dask
 from psana_dask import psana
 from psana_dask.cli import main
-from psana_dask.errors import NameNotFound, RunNotFound
+from psana_dask.errors import NameNotFound, PsanaWarning, RunNotFound
 from psana_dask.simulate import Detector, RunSpec, write
 
 MISSES = {
@@ -55,6 +59,99 @@ def test_a_miss_names_what_is_near(what, rich_run, tmp_path, monkeypatch):
     with pytest.raises((AttributeError, NameNotFound, TypeError, ValueError)) as raised:
         call(rich_run)
     assert near in str(raised.value)
+
+
+def place(run):
+    """Return the folder of a run."""
+    return str(Path(run.files[0]).parent)
+
+
+def one_stream(run, name):
+    with psana_dask.open_stream(place(run)) as stream:
+        return next(stream.reduce("mean", name))
+
+
+TAKE_NAMES = {
+    "mean": lambda run, name: run.mean(name),
+    "sum": lambda run, name: run.sum(name),
+    "var": lambda run, name: run.var(name),
+    "std": lambda run, name: run.std(name),
+    "min": lambda run, name: run.min(name),
+    "max": lambda run, name: run.max(name),
+    "count": lambda run, name: run.count(name),
+    "reduce": lambda run, name: run.reduce("mean", name),
+    "psana_dask.reduce": lambda run, name: psana_dask.reduce(run, "mean", name),
+    "map": lambda run, name: run.map(lambda events: events, name),
+    "loop": lambda run, name: next(run.loop(name)),
+    "smalldata": lambda run, name: run.smalldata(lambda event: {}, "x.h5", names=name),
+    "dataset": lambda run, name: run.dataset(name),
+    "dataframe": lambda run, name: run.dataframe(name),
+    "follow": lambda run, name: next(run.follow(name)),
+    "export": lambda run, name: run.export("x.zarr", [name]),
+    "export to NeXus": lambda run, name: run.export("x.nxs", name, photon_energy=9000.0, distance=0.1),
+    "export to Parquet": lambda run, name: run.export("x.parquet", [name]),
+    "export for CrystFEL": lambda run, name: run.export_crystfel("x", name),
+    "to_virtual_zarr": lambda run, name: run.to_virtual_zarr("x.json", name),
+    "readouts": lambda run, name: run.group_by_readout("tt").mean(name),
+    "several runs": lambda run, name: psana_dask.open_runs(place(run)).mean(name),
+    "a condition as text": lambda run, name: psana_dask.conditions.events_where(run, f"{name} > 3"),
+    "bins": lambda run, name: run.mean("gmd", by=(name, [0, 1])),
+    "weights": lambda run, name: run.mean("gmd", weights=name),
+    "profile_of": lambda run, name: run.mean(psana_dask.analysis.photons_of(name, adu=30)),
+    "a stream": one_stream,
+    "live plots": lambda run, name: psana_dask.plot.live(run, [name]),
+    "show": lambda run, name: command_says("show", place(run), name),
+    "monitor": lambda run, name: command_says("monitor", place(run), name),
+    "psana-dask export": lambda run, name: command_says("export", place(run), name, "-o", "x.zarr"),
+    "search": lambda run, name: ", ".join(run.search(name)),
+    "item": lambda run, name: run[name.partition(".")[0]][name.partition(".")[2]],
+}
+"""Every call that takes names of detectors and fields."""
+
+
+def command_says(*arguments):
+    done = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert done.exit_code == 1, done.output
+    raise ValueError(done.output)
+
+
+@pytest.mark.parametrize(("name", "near"), [("epixx.raw", "epix"), ("epix.rwa", "raw")])
+@pytest.mark.parametrize("call", TAKE_NAMES)
+def test_a_wrong_detector_or_field_is_told_what_is_near(call, name, near, rich_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if call == "search":
+        assert f"epix.{near}" in TAKE_NAMES[call](rich_run, name) or near == "epix"
+        return
+    with pytest.raises((NameNotFound, ValueError, KeyError)) as raised:
+        TAKE_NAMES[call](rich_run, name)
+    assert re.search(rf"did you mean .*\b{near}\b", str(raised.value)), raised.value
+
+
+@pytest.mark.parametrize(
+    "call", ["mean", "reduce", "map", "loop", "smalldata", "export", "a stream", "show", "monitor"]
+)
+def test_what_is_made_of_pixels_is_near_too(call, rich_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((NameNotFound, ValueError), match=r"did you mean .*\bcalib\b"):
+        TAKE_NAMES[call](rich_run, "epix.claib")
+
+
+def test_what_is_no_field_says_where_it_is(rich_run):
+    with pytest.raises(NameNotFound, match=r"made of one: use run\.epix\.calib"):
+        rich_run.dataset("epix.calib")
+    with pytest.raises(TypeError, match="events_where"):
+        rich_run.mean("gmd", mask="gmd.energy > 3")
+    with pytest.raises(ValueError, match="events_where"):
+        rich_run.select("gmd.energy > 3")
+    with pytest.raises(TypeError, match="codes are numbers"):
+        rich_run.evr.has("laser")
+    with pytest.raises(TypeError, match=r"run\.follow"):
+        psana_dask.open_stream(rich_run)
+
+
+def test_a_kind_of_constant_that_nobody_reads_is_told(tmp_path):
+    with pytest.warns(PsanaWarning, match="did you mean pedestals"):
+        psana_dask.calib.deploy({"pedestal": np.zeros(3)}, tmp_path, "jf", 1)
 
 
 def test_search(rich_run):

@@ -70,7 +70,7 @@ import numpy as np
 sys.argv = ["psana_demo.py", sys.argv[1]]
 names = runpy.run_path({script!r})
 if names["rank"] == 0:
-    np.savez("found.npz", mean=names["mean"], count=names["count"], profile=names["profile"], size=names["size"])
+    np.savez("found.npz", **{name: names[name] for name in ("mean", "count", "profile", "size")})
 """
 
 

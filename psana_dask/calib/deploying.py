@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from psana_dask.calib.constants import LAST_RUN, Constants, RunRange, checked
+from psana_dask.calib.constants import KINDS, LAST_RUN, Constants, RunRange, checked
 from psana_dask.calib.detectors import Detector
 from psana_dask.calib.localstore import Deployment, LocalStore
-from psana_dask.errors import ConstantsError
+from psana_dask.errors import ConstantsError, PsanaWarning, near_names, suggestion
 
 Runs = RunRange | int | str | tuple[int, int]
 """``10`` (from run 10 on), ``"10-20"``, ``"10-end"`` or ``(10, 20)``."""
@@ -111,6 +112,10 @@ def _values(constants: Any, kinds: Sequence[str] | None) -> list[Constants]:
         kind: value if isinstance(value, Constants) else Constants(kind, checked(kind, value))
         for kind, value in constants.items()
     }
+    for kind in set(made) - set(KINDS):
+        if near_names(kind, KINDS):
+            what = f"no program of LCLS reads a constant {kind!r}{suggestion(kind, KINDS)}"
+            warnings.warn(what, PsanaWarning, stacklevel=4)
     missing = sorted(set(kinds or ()) - set(made))
     if missing:
         raise ConstantsError(f"there is no {', '.join(missing)} to deploy, only {', '.join(made)}")

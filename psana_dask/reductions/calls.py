@@ -334,6 +334,9 @@ class Job:
 # ---- masks and weights --------------------------------------------------------------------------
 def is_of_pixels(view: View, mask: Any) -> bool:
     """Tell whether a mask is one of pixels, not of events."""
+    if isinstance(mask, str):
+        how = "psana_dask.conditions.events_where(run, text) makes one of text"
+        raise TypeError(f"mask={mask!r}: a mask is an array, or a condition such as run.evr.has(90); {how}")
     mask = labelled(mask)
     if isinstance(mask, Condition) or hasattr(mask, "mask"):
         return False

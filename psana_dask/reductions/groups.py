@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from psana_dask.catalog import Entry
 from psana_dask.dataset import View, field_of
-from psana_dask.errors import NameNotFound
+from psana_dask.errors import NameNotFound, near_names
 from psana_dask.fields import any_panel
 from psana_dask.indexing import labelled
 from psana_dask.pipeline import FrameArray, catalog_of
@@ -262,6 +262,8 @@ def event_values(view: View, name: str) -> NDArray[Any]:
         return _epics(view, epics, name)
     if entry is not None and entry.name in view.entries and len(entry.channels) == 1:
         return _scalar(view, entry, next(iter(entry.channels)))
+    if near_names(name.partition(".")[0], view.entries) and "." in name and entry is None:
+        raise NameNotFound.of("detector", name.partition(".")[0], view.entries)
     fields = (f"{n}.{f}" for n, e in view.entries.items() for f in e.channels)
     known = ["step", "run", *steps.values, *epics, *fields]
     raise NameNotFound.of("scan variable, EPICS variable or scalar field", name, known)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from psana_dask.analysis.perframe import PerFrame
 from psana_dask.calibrated import CalibratedArray
 from psana_dask.catalog import Entry
-from psana_dask.dataset import View, chosen_fields, field_attrs
+from psana_dask.dataset import MADE_OF_PIXELS, View, chosen_fields, field_attrs
 from psana_dask.errors import NameNotFound
 from psana_dask.fields import any_panel
 from psana_dask.geometry import assembly
@@ -31,8 +31,7 @@ Ints = NDArray[np.int64]
 Name = str | tuple[str, str] | PerFrame
 Wanted = Name | Iterable[Name] | None
 
-PIXELS = ("calib", "image")
-"""Reserved names of what is made from the pixels."""
+PIXELS = MADE_OF_PIXELS
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +168,23 @@ def listed(view: View, names: Wanted) -> list[Name]:
     if isinstance(names, tuple) and len(names) == 2 and _is_field(view, names):
         return [(str(names[0]), str(names[1]))]
     return list(names)
+
+
+def check_names(view: View, names: Wanted) -> None:
+    """Check that names fit detectors and fields that are declared, whether an event has them yet or not.
+
+    Raises
+    ------
+    NameNotFound
+        One does not; lists the nearest ones.
+    """
+    for name in listed(view, names):
+        wanted = name.of if isinstance(name, PerFrame) else name
+        detector, _, last = wanted.rpartition(".") if isinstance(wanted, str) else (wanted[0], "", wanted[1])
+        if last in PIXELS and detector:
+            _entries(view, detector)
+        else:
+            chosen_fields(view, [wanted])
 
 
 def _is_field(view: View, pair: tuple[Any, Any]) -> bool:

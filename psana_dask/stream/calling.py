@@ -22,6 +22,7 @@ from psana_dask.reductions.functions import Call, added, binned, partial_of
 from psana_dask.reductions.groups import Axis, Groups
 from psana_dask.reductions.leaves import LEAF, Carry
 from psana_dask.reductions.quantities import Wanted as Names
+from psana_dask.reductions.quantities import check_names
 from psana_dask.stream.running import Bins, Key, joined, rebound, rebound_target
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class RunningFunction:
         recording = view.recording
         made_for = (recording.number, tuple(len(s.configs) for s in recording.streams))
         if made_for != self._made_for:
+            check_names(view, self.names)
             try:
                 self._fields = tuple(event_fields(view, self.names, self.choices.calibration))
             except NameNotFound:

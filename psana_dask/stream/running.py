@@ -36,7 +36,7 @@ from psana_dask.reductions.calls import (
 from psana_dask.reductions.derived import retargeted
 from psana_dask.reductions.groups import Axis, Groups
 from psana_dask.reductions.moments import LEVELS, Moments
-from psana_dask.reductions.quantities import Name, Quantity, listed, quantities
+from psana_dask.reductions.quantities import Name, Quantity, check_names, listed, quantities
 from psana_dask.reductions.quantities import Wanted as Names
 from psana_dask.reductions.results import variables
 from psana_dask.reductions.statistics import CUBE, STATISTICS, Histogram, Projection, Request, Wanted
@@ -370,10 +370,7 @@ class Running:
 
     def _look_for(self, view: View, name: Name) -> None:
         """Find what a name means, unless no event had it yet."""
-        wanted = name.of if isinstance(name, PerFrame) else name
-        detector = wanted[0] if isinstance(wanted, tuple) else wanted.rpartition(".")[0] or wanted
-        if not any(c in detector for c in "*?["):
-            view.find(detector)
+        check_names(view, [name])
         try:
             found, single = quantities(view, name, self._choices.calibration)
         except NameNotFound:
