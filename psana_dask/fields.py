@@ -9,8 +9,10 @@ what is present.  Contract: tests/test_fields.py.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -380,9 +382,24 @@ class FrameReader:
         read_split(blocks, part, at, np.full(len(at), piece, np.int64), out, places)
 
 
+_THREAD = threading.local()
+
+
+@contextmanager
+def unsplit_reads() -> Iterator[None]:
+    """Let this thread read alone in the block: many that read already only wait for more."""
+    before = getattr(_THREAD, "unsplit", False)
+    _THREAD.unsplit = True
+    try:
+        yield
+    finally:
+        _THREAD.unsplit = before
+
+
 def read_split(blocks: Parts, part: Array, at: Ints, sizes: Ints, out: Array, places: Ints) -> None:
     """Copy pieces to ``out`` as `read_parts` does, in several threads where that is worth it."""
-    threads = current().read_threads if int(sizes.sum()) >= SPLIT_BYTES else 1
+    alone = getattr(_THREAD, "unsplit", False) or int(sizes.sum()) < SPLIT_BYTES
+    threads = 1 if alone else current().read_threads
     bounds = np.linspace(0, len(at), threads + 1).astype(int)
     pieces = [slice(a, b) for a, b in itertools.pairwise(bounds) if b > a]
     if len(pieces) == 1:

@@ -11,13 +11,13 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import as_completed as futures_done
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from psana_dask.dataset import Names
 from psana_dask.errors import ExportError, PsanaError
@@ -25,6 +25,7 @@ from psana_dask.export.content import Roi, Wanted, groups, time_order
 from psana_dask.export.original import export_original
 from psana_dask.export.plan import Piece, Plan, Workshop, blocks_of, plan_of, replace
 from psana_dask.export.table_file import export_table
+from psana_dask.fields import unsplit_reads
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -100,13 +101,16 @@ def export(
     if path.suffix == ".parquet":
         return export_table(run, path, wanted, own=own, compression=compression, overwrite=overwrite)
     made, plan = begin(run, path, wanted, own=own, compression=compression, overwrite=overwrite)
-    todo = [piece for piece in plan.pieces if not Workshop(path).is_done(piece)]
-    done = len(plan.pieces) - len(todo)
-    for _ in _side_by_side(path, made, todo, compression):
-        done += 1
-        if progress is not None:
-            progress(done, len(plan.pieces))
-    return finish(path)
+    workshop = Workshop(path)
+    if workshop.ready() is not None:
+        return finish(path)
+    todo = [piece for piece in plan.pieces if not workshop.is_done(piece)]
+    with _together(workshop, compression) as assembly:
+        with closing(_side_by_side(path, made, todo, compression, assembly)) as steps:
+            for done, _ in enumerate(steps, len(plan.pieces) - len(todo) + 1):
+                if progress is not None:
+                    progress(done, len(plan.pieces))
+        return _finish(workshop, plan, assembly)
 
 
 def begin(
@@ -203,18 +207,37 @@ def finish(path: str | os.PathLike[str]) -> Path:
         if workshop.path.exists():
             return workshop.path
         raise ExportError(f"nothing was begun for {workshop.path}")
-    missing = [p.number for p in plan.pieces if not workshop.is_done(p)]
+    return _finish(workshop, plan, None)
+
+
+def _finish(workshop: Workshop, plan: Plan, assembly: Any) -> Path:
+    """Complete the result, unless that was done before, and give it its name."""
+    made = workshop.ready()
+    missing = [p.number for p in plan.pieces if not workshop.is_done(p)] if made is None else []
     if missing:
         raise ExportError(f"{len(missing)} of {len(plan.pieces)} pieces are missing, first {missing[0]}")
     with _explained(workshop):
-        replace(_target(workshop.path).finish(workshop, plan), workshop.path)
+        if made is None:
+            made = _target(workshop.path).finish(workshop, plan, assembly)
+            workshop.note_ready(made)
+        if made.exists():  # else it has its name already
+            replace(made, workshop.path)
     shutil.rmtree(workshop.folder)
     return workshop.path
 
 
+def _together(workshop: Workshop, compression: str | None) -> AbstractContextManager[Any]:
+    """Return what this process puts pieces into; None if workers make them, or each is a file for good."""
+    target = _target(workshop.path)
+    if _client() is not None or not hasattr(target, "together"):
+        return nullcontext()
+    with _explained(workshop):
+        return cast("AbstractContextManager[Any]", target.together(workshop, compression))
+
+
 def _side_by_side(
-    path: Path, made: dict[str, xr.Dataset], todo: Sequence[Piece], compression: str | None
-) -> Iterator[None]:
+    path: Path, made: dict[str, xr.Dataset], todo: Sequence[Piece], compression: str | None, assembly: Any
+) -> Generator[None]:
     """Write pieces on the active Dask client, else in threads; yield after each; stop at the first error."""
     client = _client()
     if client is not None:
@@ -227,7 +250,7 @@ def _side_by_side(
             yield
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = [pool.submit(_write, path, _variable(made, p), p, compression) for p in todo]
+        futures = [pool.submit(_write, path, _variable(made, p), p, compression, assembly) for p in todo]
         try:
             for done in futures_done(futures):
                 done.result()
@@ -254,11 +277,17 @@ def _variable(made: dict[str, xr.Dataset], piece: Piece) -> xr.Variable:
     return made[piece.column.group].variables[piece.column.name]
 
 
-def _write(path: Path, variable: xr.Variable, piece: Piece, compression: str | None) -> None:
+def _write(
+    path: Path, variable: xr.Variable, piece: Piece, compression: str | None, assembly: Any = None
+) -> None:
     workshop = Workshop(path)
-    with _explained(workshop):
-        _target(path).write_piece(workshop, piece, blocks_of(variable, piece), compression)
-        workshop.mark(piece)
+    with _explained(workshop), unsplit_reads():
+        blocks = blocks_of(variable, piece)
+        if assembly is not None:
+            place = assembly.write_piece(piece, blocks)
+        else:
+            place = _target(path).write_piece(workshop, piece, blocks, compression)
+        workshop.mark(piece, place)
 
 
 def _digest(run: Run, wanted: Wanted, own: xr.Dataset | None, compression: str | None) -> str:

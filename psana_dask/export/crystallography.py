@@ -18,9 +18,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask.dataset import field_of
 from psana_dask.errors import ConstantsNotFound, ExportError, NameNotFound
 from psana_dask.export import hdf5_file
 from psana_dask.export.content import Wanted
+from psana_dask.export.hdf5_growing import Assembly
 from psana_dask.export.plan import Plan, Workshop, write_text
 from psana_dask.geometry.convert.crystfel import write_crystfel
 from psana_dask.geometry.convert.nexus import write_entry
@@ -51,7 +53,7 @@ IN_EVERY_HDF5 = {"compression": "gzip", "shuffle": True}
 IN_KEV = ("jungfrau", "epix10ka")
 """Detectors whose gain constants are ADU per keV: with them calibrated frames are in keV."""
 
-write_piece = hdf5_file.write_piece
+write_piece, together = hdf5_file.write_piece, hdf5_file.together
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +152,8 @@ def _is_area(run: Run, name: str) -> bool:
     """Tell whether a name means the frames of an area detector."""
     detector, _, field = name.partition(".")
     found = run[detector]
+    if field and field != "calib":
+        field_of(found._entry, field)  # is told what is near
     if field not in ("", "calib", "raw") or "raw" not in found.fields:
         return field == "calib"
     return bool(found.field("raw", None).ndim > 2)
@@ -257,9 +261,7 @@ def _events(run: Run, name: str, others: list[str]) -> dict[str, Array]:
 
 
 # ---- the files ----------------------------------------------------------------------------------
-def begin(
-    workshop: Workshop, groups: Mapping[str, xr.Dataset], plan: Plan, compression: str | None
-) -> None:
+def begin(workshop: Workshop, groups: Mapping[str, xr.Dataset], plan: Plan, compression: str | None) -> None:
     """Write everything but the frames; and these, if they are few."""
     ((group, data),) = groups.items()
     (workshop.folder / "pieces").mkdir(exist_ok=True)
@@ -274,9 +276,9 @@ def begin(
             made[...] = variable.values
 
 
-def finish(workshop: Workshop, plan: Plan) -> Path:
+def finish(workshop: Workshop, plan: Plan, assembly: Assembly | None = None) -> Path:
     """Return the file, complete; of a CXI file the CrystFEL geometry is put beside it."""
-    made = hdf5_file.finish(workshop, plan)
+    made = hdf5_file.finish(workshop, plan, assembly)
     if workshop.path.suffix == ".cxi":
         with h5py.File(made) as file:
             text = file[f"{GROUPS['.cxi']}/geometry_1/crystfel"].asstr()[()]

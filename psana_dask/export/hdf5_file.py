@@ -1,19 +1,19 @@
 """Exports as HDF5 that follows netCDF-4: readable by h5py, and by xarray through h5netcdf.
 
-HDF5 has one writer per file, and one thread at a time: each piece is a file of its own, compressed by
-whoever makes it (`codecs`); `finish` copies the compressed chunks into the result as they are.
+Chunks are compressed by whoever makes them (`codecs`).  The process that makes all pieces puts them where
+they stay (`hdf5_growing`); other processes, workers and job arrays, write a file of their own for each
+piece, from which `finish` copies the compressed chunks as they are.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
-import shutil
 import threading
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import hdf5plugin
@@ -21,7 +21,8 @@ import numpy as np
 
 from psana_dask.export.codecs import Encoder, hdf5_encoder
 from psana_dask.export.content import shell
-from psana_dask.export.plan import Column, Piece, Plan, Workshop, chunks_of, write_all
+from psana_dask.export.hdf5_growing import Assembly
+from psana_dask.export.plan import Column, Piece, Place, Plan, Workshop, chunks_of, write_all
 from psana_dask.model import Array
 
 if TYPE_CHECKING:
@@ -81,19 +82,22 @@ def filters(compression: str | None) -> dict[str, Any]:
     return dict(known[compression])
 
 
-def _piece_file(workshop: Workshop, number: int) -> Path:
-    return workshop.folder / "pieces" / f"{number}.chunks"
+def encoder(compression: str | None) -> Encoder:
+    """Return what compresses chunks."""
+    return hdf5_encoder(compression) or _hdf5_itself(compression)
 
 
-def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compression: str | None) -> None:
-    """Write the chunks of one piece to a file of its own: as the result has them, then their sizes."""
-    path = _piece_file(workshop, piece.number)
+def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compression: str | None) -> Place:
+    """Write the chunks of one piece to a file of its own, as the result has them."""
+    name = f"pieces/{piece.number}.chunks"
+    path = workshop.folder / name
     fresh = path.with_suffix(f".{os.getpid()}.new")
-    encode = hdf5_encoder(compression) or _hdf5_itself(compression)
+    encode = encoder(compression)
     with open(fresh, "wb", buffering=0) as file:
         sizes = [write_all(file, encode(chunk)) for chunk in chunks_of(blocks, piece.column.chunk)]
-        write_all(file, np.array(sizes, "<i8").tobytes())
     fresh.replace(path)
+    offsets = [0, *accumulate(sizes)][:-1]
+    return Place(name, tuple(offsets), tuple(sizes))
 
 
 def _hdf5_itself(compression: str | None) -> Encoder:
@@ -107,27 +111,14 @@ def _hdf5_itself(compression: str | None) -> Encoder:
     return encode
 
 
-def finish(workshop: Workshop, plan: Plan) -> Path:
-    """Copy the chunks of all pieces into the skeleton; return the file, complete and on disk."""
-    shutil.copyfile(skeleton(workshop), workshop.data)
-    with h5py.File(workshop.data, "r+") as file:
-        for piece in plan.pieces:
-            whole = file[f"{piece.column.group}/{piece.column.name}"]
-            with open(_piece_file(workshop, piece.number), "rb") as part:
-                _copy(part, whole, piece)
-    with open(workshop.data, "rb+") as raw:
-        os.fsync(raw.fileno())
-    return workshop.data
+def together(workshop: Workshop, compression: str | None) -> Assembly:
+    """Return a result into which this process puts pieces; `finish` takes it."""
+    return Assembly(workshop, skeleton(workshop), encoder(compression))
 
 
-def _copy(part: BinaryIO, whole: h5py.Dataset, piece: Piece) -> None:
-    """Copy the chunks of one piece without looking into them."""
-    rest = (0,) * (len(piece.column.shape) - 1)
-    rows = range(piece.start, piece.stop, piece.column.chunk)
-    with mmap.mmap(part.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        data = np.frombuffer(mapped, np.uint8)
-        sizes = np.frombuffer(data[-8 * len(rows) :].tobytes(), "<i8")
-        ends = np.cumsum(sizes)
-        for row, end, size in zip(rows, ends.tolist(), sizes.tolist(), strict=True):
-            whole.id.write_direct_chunk((row, *rest), data[end - size : end])
-        del data  # or the map could not be closed
+def finish(workshop: Workshop, plan: Plan, assembly: Assembly | None = None) -> Path:
+    """Put the pieces together; return the complete file."""
+    if assembly is not None:
+        return assembly.finish(plan)
+    with together(workshop, None) as fresh:  # what is there already is compressed
+        return fresh.finish(plan)

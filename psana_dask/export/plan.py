@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,6 +116,38 @@ class Plan:
         return cls(columns, read["digest"])
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the chunks of a piece are.
+
+    Parameters
+    ----------
+    file : str
+        In the folder of the workshop.
+    offsets, sizes : tuple of int
+        Of each chunk, bytes.
+    """
+
+    file: str
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """The file is as long as this at least."""
+        return max(o + s for o, s in zip(self.offsets, self.sizes, strict=True))
+
+    def text(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_text(cls, text: str) -> Place:
+        """Return the place that `text` writes."""
+        read = json.loads(text)
+        return cls(read["file"], tuple(read["offsets"]), tuple(read["sizes"]))
+
+
 def plan_of(groups: Mapping[str, xr.Dataset], digest: str) -> Plan:
     """Return which variables of the groups are large, and how they are cut."""
     columns = [
@@ -215,36 +248,66 @@ class Workshop:
         self.marks.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "plan.json", plan.text())
 
+    def ready(self) -> Path | None:
+        """Return what is complete and gets the name of the result, or got it already; None before."""
+        try:
+            return self.folder / (self.folder / "ready").read_text()
+        except FileNotFoundError:
+            return None
+
+    def note_ready(self, made: Path) -> None:
+        """Note that the result is complete."""
+        write_text(self.folder / "ready", str(made.relative_to(self.folder)), durable=False)
+
     def clear(self) -> None:
         """Remove what an earlier export left."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def is_done(self, piece: Piece) -> bool:
-        """Tell whether a piece is on disk."""
-        return (self.marks / str(piece.number)).exists()
+        """Tell whether a piece is there: its mark, and the bytes that it speaks of."""
+        try:
+            place = self.place(piece)
+            return (self.folder / place.file).stat().st_size >= place.end
+        except (OSError, ValueError, TypeError):  # a computer that failed may lose a file, or its end
+            return False
 
-    def mark(self, piece: Piece) -> None:
-        """Note that a piece is on disk."""
-        write_text(self.marks / str(piece.number), f"{piece.column.group} {piece.column.name}\n")
+    def mark(self, piece: Piece, place: Place) -> None:
+        """Note that a piece is there, and where."""
+        write_text(self.marks / str(piece.number), place.text(), durable=False)
+
+    def place(self, piece: Piece) -> Place:
+        """Return where a piece is that is there."""
+        return Place.of_text((self.marks / str(piece.number)).read_text())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is whole or not there."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a small file so that it is whole or not there; durable: also if the computer fails now."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
     with open(fresh, "w") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     fresh.replace(path)
 
 
 def replace(fresh: Path, path: Path) -> None:
-    """Put a file or folder in the place of `path`; what was there goes only when the new one is there."""
-    if not path.is_dir():
-        fresh.replace(path)
-        return
+    """Put a file or folder in the place of `path`; what was there goes only when the new one is there.
+
+    It is there when it is on disk: also if the computer fails now, one of both is.
+    """
     old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    path.replace(old)
+    if path.exists():
+        _settle(fresh)
+    if path.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+        path.replace(old)
     fresh.replace(path)
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _settle(path: Path) -> None:
+    """Wait until a file, or all files of a folder, are on disk."""
+    for file in [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]:
+        with open(file, "rb") as opened:
+            os.fsync(opened.fileno())

@@ -12,7 +12,7 @@ import numpy as np
 
 from psana_dask.export.codecs import crc32c, zarr_encoder
 from psana_dask.export.content import shell
-from psana_dask.export.plan import Column, Piece, Plan, Workshop, chunks_of, write_all
+from psana_dask.export.plan import Column, Piece, Place, Plan, Workshop, chunks_of, write_all
 from psana_dask.model import Array
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ ABSENT = np.uint64(2**64 - 1)
 """In the index of a shard: there is no such chunk."""
 
 
-def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compression: str | None) -> None:
+def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compression: str | None) -> Place:
     """Write one shard: its chunks one after the other, where each lies, and a checksum of that."""
     column = piece.column
     shard = "/".join(["c", str(piece.start // column.piece), *["0"] * (len(column.shape) - 1)])
@@ -74,9 +74,11 @@ def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compr
         words = index.tobytes()
         write_all(file, words + struct.pack("<I", crc32c(words)))
     fresh.replace(path)
+    offsets, sizes = index[: number + 1].astype(np.int64).T.tolist()
+    return Place(str(path.relative_to(workshop.folder)), tuple(offsets), tuple(sizes))
 
 
-def finish(workshop: Workshop, plan: Plan) -> Path:
+def finish(workshop: Workshop, plan: Plan, assembly: None = None) -> Path:
     """Return what is complete now."""
-    del plan
+    del plan, assembly  # each piece is a file of the result
     return workshop.data

@@ -1,10 +1,10 @@
 """What is exported is what was in the run, whatever happens on the way."""
 
+import errno
 import os
-import signal
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -12,8 +12,9 @@ import pytest
 import xarray as xr
 
 import psana_dask
+from psana_dask import export as export_module
 from psana_dask.errors import ExportError, NameNotFound
-from psana_dask.export import Wanted, begin, export, finish, plan, write_piece
+from psana_dask.export import Wanted, begin, export, finish, hdf5_file, plan, write_piece
 from psana_dask.simulate import demo_run
 
 FORMATS = (".zarr", ".h5")
@@ -161,6 +162,103 @@ def test_pieces_of_another_export_are_refused(run, tmp_path):
         export(run, path, "epixquad")
 
 
+def check_same(expected, path):
+    for name in ("epixquad", "hsd", "gmd", "events", "steps"):
+        xr.testing.assert_identical(opened(expected, name), opened(path, name))
+
+
+def unfinished(path, pattern):
+    """Return what there is of an export that is not finished."""
+    return sorted(path.with_name(f"{path.name}.part").glob(pattern))
+
+
+def test_one_process_writes_each_chunk_once(run, tmp_path, monkeypatch):
+    sizes = []
+
+    def watched(workshop, *rest):
+        sizes.append(sum(f.stat().st_size for f in workshop.folder.rglob("*") if f.is_file()))
+        return finished(workshop, *rest)
+
+    finished = hdf5_file.finish
+    monkeypatch.setattr(hdf5_file, "finish", watched)
+    path = export(run, tmp_path / "once.h5", "epixquad.raw", compression=None)
+    frames = run.epixquad.field("raw", chunks=None)
+    assert frames.nbytes < sizes[0] < 1.1 * frames.nbytes  # before the end all is there, nothing twice
+    np.testing.assert_array_equal(opened(path, "epixquad").raw.values, frames.values)
+
+
+@pytest.mark.parametrize("in_kernel", [True, False])
+def test_pieces_that_others_wrote_are_taken_over(run, tmp_path, monkeypatch, in_kernel):
+    def refused(*_):
+        raise OSError(errno.EXDEV, "not between these")
+
+    def stop(done, total):
+        if done % 7 == 0:
+            raise KeyboardInterrupt
+
+    if not in_kernel:
+        monkeypatch.setattr(os, "copy_file_range", refused)
+    path, wanted = tmp_path / "again.h5", Wanted("epixquad.raw")
+    for attempt in range(1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            export(run, path, wanted.names, progress=stop)
+        assert len(unfinished(path, "pieces/*.h5")) == attempt
+    assert len(unfinished(path, "done/*")) >= 14
+    _, made = begin(run, path, wanted)
+    write_piece(run, path, made.pieces[-1].number, wanted)  # as a job of an array does
+    assert len(unfinished(path, "pieces/*.chunks")) == 1
+    said = []
+    export(run, path, wanted.names, progress=lambda done, total: said.append(done))
+    assert 15 < said[0] <= said[-1] == len(made.pieces)
+    expected = run.epixquad.field("raw", chunks=None)
+    np.testing.assert_array_equal(opened(path, "epixquad").raw.values, expected.values)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_mark_without_its_bytes_does_not_count(run, tmp_path, suffix):
+    """A computer that fails may lose the end of a file, and keep the mark."""
+    path, wanted = tmp_path / f"lost{suffix}", Wanted("epixquad.raw")
+    _, made = begin(run, path, wanted)
+    for piece in made.pieces:
+        write_piece(run, path, piece.number, wanted)
+    workshop = plan.Workshop(path)
+    cut, gone = (workshop.folder / workshop.place(made.pieces[k]).file for k in (3, 5))
+    os.truncate(cut, cut.stat().st_size // 2)
+    gone.unlink()
+    (workshop.marks / "7").write_text("")
+    with pytest.raises(ExportError, match=f"3 of {len(made.pieces)} pieces are missing, first 3"):
+        finish(path)
+    export(run, path, wanted.names)
+    expected = run.epixquad.field("raw", chunks=None)
+    np.testing.assert_array_equal(opened(path, "epixquad").raw.values, expected.values)
+
+
+def interrupted(*_args, **_choices):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize(
+    ("what", "instead", "there"),
+    [("replace", interrupted, "gmd"), ("shutil", SimpleNamespace(rmtree=interrupted), "epixquad")],
+)
+def test_the_end_can_be_interrupted(run, tmp_path, monkeypatch, suffix, what, instead, there):
+    path, wanted = tmp_path / f"end{suffix}", Wanted("epixquad.raw")
+    for again in (finish, lambda path: export(run, path, wanted.names, overwrite=True)):
+        export(run, path, "gmd", overwrite=True)
+        _, made = begin(run, path, wanted, overwrite=True)
+        for piece in made.pieces:
+            write_piece(run, path, piece.number, wanted)
+        with monkeypatch.context() as patched:
+            patched.setattr(export_module, what, instead)
+            with pytest.raises(KeyboardInterrupt):
+                finish(path)
+        assert opened(path, there)  # the old or the new one, whole
+        assert again(path) == path
+        check_equal(run.epixquad.dataset(None)[["raw"]], opened(path, "epixquad")[["raw"]])
+        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 SCRIPT = """
 import sys, psana_dask
 from psana_dask.export import export, plan
@@ -170,28 +268,45 @@ export(psana_dask.open_run(sys.argv[1]), sys.argv[2], compression=None)
 print("done", flush=True)
 """
 
+KILLER = """
+import os, random, signal, sys, time
+import psana_dask
+from psana_dask.export import export, plan
+plan.CHUNK_BYTES, plan.PIECE_BYTES, plan.SMALL_BYTES = 2**18, 2**20, 2**12
+source, folder, suffix, kills, seed = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+run = psana_dask.open_run(source)
+names = ["epixquad.raw", "hsd", "gmd"]
+export(run, f"{folder}/warm{suffix}", names, compression=None)
+started = time.monotonic()
+export(run, f"{folder}/whole{suffix}", names, compression=None)
+takes = time.monotonic() - started
+moments = random.Random(seed)
+killed = finished = 0
+while killed < kills:
+    path = f"{folder}/killed{finished}{suffix}"
+    if not (child := os.fork()):  # this process has one thread
+        export(run, path, names, compression=None)
+        os._exit(0)
+    time.sleep(moments.uniform(0, takes))
+    os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] != 0
+    finished += os.path.exists(path)  # what has the name of the result is complete
+export(run, f"{folder}/killed{finished}{suffix}", names, compression=None)
+print(killed, finished + 1)
+"""
+
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_killed_export_goes_on(run, tmp_path, suffix, pytestconfig):
-    expected = export(run, tmp_path / f"whole{suffix}", compression=None)
-    path = tmp_path / f"killed{suffix}"
-    folder = os.path.dirname(run.files[0])
-    moments = np.random.default_rng(1).uniform(0.2, 2.0, 20 if pytestconfig.getoption("--full") else 3)
-    killed = 0
-    for moment in moments:
-        with subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, folder, str(path)], stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(moment)
-            process.send_signal(signal.SIGKILL)
-            killed += process.wait() != 0
-        if path.exists():  # it was quicker: what has the name of the result is complete
-            break
-    export(run, path, compression=None) if not path.exists() else None
-    assert killed
-    for name in (*run.detectors, "events", "steps"):
-        xr.testing.assert_identical(opened(expected, name), opened(path, name))
+    """SIGKILL at random moments, again and again until it is through, then from the start."""
+    kills = 60 if pytestconfig.getoption("--full") else 20
+    call = [sys.executable, "-c", KILLER, os.path.dirname(run.files[0]), tmp_path, suffix, str(kills), "1"]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    killed, finished = map(int, done.stdout.split())
+    assert killed == kills
+    print(f"{killed} kills, {finished} exports")
+    for number in range(finished):
+        check_same(tmp_path / f"whole{suffix}", tmp_path / f"killed{number}{suffix}")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
