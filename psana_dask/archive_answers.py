@@ -58,7 +58,6 @@ def _series(
 
 
 # ---- JSON ---------------------------------------------------------------------------------------
-# ---- answers ------------------------------------------------------------------------------------
 def parse_json(answer: bytes, pv: str, url: str) -> xr.DataArray:
     """Return the samples that an answer holds.
 

@@ -31,7 +31,7 @@ from psana_dask.pages.drawing import Shapes, shapes_of
 from psana_dask.pages.pictures import Picture, Range, circles, looked_at
 
 PALETTES = {"viridis": Viridis256, "inferno": Inferno256, "grey": Greys256}
-SIZE = 580
+SIZE = 500
 """Pixels of the screen that a picture takes, each way."""
 
 AXES = {"mm": ("x (mm), to the left seen along the beam", "y (mm), up"), "pixels": ("column", "row")}

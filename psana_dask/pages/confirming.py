@@ -60,7 +60,7 @@ class Confirmed:
         self.button = pn.widgets.Button(label=label, color="primary", disabled=bool(why_not))
         self.yes = pn.widgets.Button(label="Yes, do it", color="danger", visible=False)
         self.no = pn.widgets.Button(label="No", visible=False)
-        self.said = pn.pane.HTML(markup.note(why_not), stylesheets=[markup.STYLE], width=460)
+        self.said = pn.pane.HTML(markup.note(why_not), stylesheets=[markup.STYLE], width=380)
         answers = Answers(document)
         answers.click(self.button, self._asked)
         answers.click(self.yes, self._confirmed)

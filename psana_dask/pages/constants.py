@@ -36,8 +36,8 @@ from psana_dask.pages.desk import (
     stage_values,
     stages_of,
 )
-from psana_dask.pages.markup import explained
 from psana_dask.pages.masking import undo_plan
+from psana_dask.pages.parts import RunChooser, Status, offer, pane
 from psana_dask.pages.pictures import CONTRASTS, Picture, contrast
 from psana_dask.pages.timeline import TimeLine
 
@@ -141,11 +141,10 @@ class ConstantsPage:
         self.shelf, self.write, self.asked = shelf, write, dict(asked or {})
         self.held: Held | None = None
         self.looked: Looked | None = None
-        self._choices: list[RunChoice] = []
+        self.status = Status()
         self._answers = Answers(document)
-        self._listing = Background(document, self._failed)
-        self._looking = Background(document, self._failed)
-        self._why = Background(document, self._failed)
+        self._listing, self._looking, self._why = (Background(document, self.status.failed) for _ in range(3))
+        self.chooser = RunChooser(shelf, self._answers, self._listing, self.asked, self._list_names, WIDTH)
         self.canvas = Canvas(self._zoomed, drawn_on=False, size=440)
         self.timeline = TimeLine(self._clicked)
         why_not = "" if write else READ_ONLY
@@ -154,13 +153,11 @@ class ConstantsPage:
         self.dark = DarkCard(shelf, write, document, self._desk_now, self._look_at_dark, self._changed)
         self._widgets()
         self._watch()
-        self._list_experiments()
+        self.chooser.start()
 
     # ---- parts --------------------------------------------------------------------------------
     def _widgets(self) -> None:
         w = pn.widgets
-        self.experiment = w.Select(label="Experiment", width=WIDTH)
-        self.run = w.Select(label="Run", width=WIDTH)
         self.detector = w.Select(label="Detector", width=WIDTH)
         self.bar = w.Select(label="Constant", width=WIDTH)
         self.minus = w.Select(label="minus", width=WIDTH)
@@ -169,22 +166,19 @@ class ConstantsPage:
         self.runs = w.TextInput(label="For runs (10, 10-20 or 10-end)", width=220)
         self.comment = w.TextInput(label="Comment", width=300, max_length=LONGEST_COMMENT)
         self.kind = w.Select(label="Kind", width=220)
-        self.status, self.store, self.why = (self._pane() for _ in range(3))
-        self.facts, self.history, self.title = self._pane(700), self._pane(820), self._pane(500)
+        self.store, self.why = pane(), pane()
+        self.facts, self.history, self.title = pane(700), pane(820), pane(500)
         self.bins = ColumnDataSource({"left": [], "right": [], "top": []})
         self.histogram = figure(width=420, height=300, tools="xpan,xwheel_zoom,reset,save", name="histogram",
                                 y_axis_label="pixels")  # fmt: skip
         self.histogram.quad("left", "right", "top", 0, source=self.bins, line_color=None)
 
-    def _pane(self, width: int | None = None) -> Any:
-        how: dict[str, Any] = {"width": width} if width else {"sizing_mode": "stretch_width"}
-        return pn.pane.HTML("", stylesheets=[markup.STYLE], **how)
-
     @property
     def view(self) -> Any:
         """Return the page."""
         row, column = pn.Row, pn.Column
-        choices = (self.experiment, self.run, self.detector, self.bar, self.minus, self.stage, self.contrast)
+        choices = (self.chooser.experiment, self.chooser.run, self.detector, self.bar, self.minus, self.stage,
+                   self.contrast)  # fmt: skip
         left = column(*choices, width=WIDTH + 20)
         pictures = row(pn.pane.Bokeh(self.canvas.figure), pn.pane.Bokeh(self.histogram))
         tabs = pn.Tabs(
@@ -197,39 +191,26 @@ class ConstantsPage:
                 row(self.runs, self.comment), self.deploy.view)),
             ("Undo", column(self.kind, self.undo.view)),
         )  # fmt: skip
-        return column(self.status, self.store, row(left, column(pn.pane.Bokeh(self.timeline.figure), tabs)))
+        right = column(pn.pane.Bokeh(self.timeline.figure), tabs)
+        return column(self.status.view, self.store, row(left, right))
 
     def _watch(self) -> None:
         on = self._answers.on
-        on(self.experiment, self._list_runs)
-        on(self.run, self._mark)
+        on(self.chooser.run, self._mark)
         on(self.detector, self._list)
         for widget in (self.bar, self.minus, self.stage):
             on(widget, self._look)
         on(self.contrast, self._colour)
 
     # ---- choosing -----------------------------------------------------------------------------
-    def _list_experiments(self) -> None:
-        self._listing.do(self.shelf.experiments, self._experiments)
+    def _list_names(self) -> None:
+        runs = self.chooser.runs
+        self._listing.do(lambda: self._names(runs), self._detectors)
 
-    def _experiments(self, names: list[str]) -> None:
-        asked = self.asked.get("experiment", "")
-        with self._answers.silently():
-            self.experiment.options = names
-            self.experiment.value = asked if asked in names else (names[-1] if names else None)
-        if names:
-            self._list_runs()
-        else:
-            self._listing.do(lambda: ([], self._names([])), lambda found: self._detectors(*found))
-
-    def _list_runs(self) -> None:
-        experiment = str(self.experiment.value)
-
-        def work() -> tuple[list[RunChoice], list[str]]:
-            runs = self.shelf.runs(experiment)
-            return runs, self._names(runs)
-
-        self._listing.do(work, lambda found: self._detectors(*found))
+    @property
+    def _run(self) -> int | None:
+        """Number of the run that is chosen."""
+        return None if self.chooser.chosen is None else self.chooser.chosen.number
 
     def _names(self, runs: list[RunChoice]) -> list[str]:
         """Return the detectors of the store, and those of the last run that have frames."""
@@ -256,19 +237,14 @@ class ConstantsPage:
     def _desk_now(self) -> Desk:
         return self.held.desk if self.held is not None else self._desk(None)
 
-    def _detectors(self, runs: list[RunChoice], names: list[str]) -> None:
-        self._choices = runs
-        asked = self.asked.pop("detector", self.detector.value)
+    def _detectors(self, names: list[str]) -> None:
         with self._answers.silently():
-            self.run.options = {f"run {c.number}": c.number for c in runs}
-            self.run.value = runs[-1].number if runs else None
-            self.detector.options = names
-            self.detector.value = asked if asked in names else (names[0] if names else None)
-        self.dark.put(runs)
+            offer(self.detector, names, self.asked.pop("detector", None))
+        self.dark.put(self.chooser.runs)
         self._list()
 
     def _list(self) -> None:
-        detector, choices = str(self.detector.value or ""), self._choices
+        detector, choices = str(self.detector.value or ""), self.chooser.runs
 
         def work() -> Held:
             return held(self._desk(self._last(choices)), detector)
@@ -285,14 +261,14 @@ class ConstantsPage:
             self.minus.param.update(options={NOTHING: -1, **labels}, value=-1)
             kinds = list(dict.fromkeys(kind for kind, line in found.history if line.action == "deploy"))
             self.kind.param.update(options=kinds, value=kinds[0] if kinds else None)
-        self.timeline.put(found.bars, last_run(found.bars, [c.number for c in self._choices]))
+        self.timeline.put(found.bars, last_run(found.bars, [c.number for c in self.chooser.runs]))
         self._mark()
         rows = [(kind, *_history_row(line)) for kind, line in found.history]
         self.history.object = markup.table(("kind", "time", "done", "file", "user", "comment"), rows)
         self._look()
 
     def _mark(self) -> None:
-        self.timeline.mark(self.run.value)
+        self.timeline.mark(self._run)
         self._explain()
 
     # ---- looking ------------------------------------------------------------------------------
@@ -318,7 +294,7 @@ class ConstantsPage:
         self.looked = None
         self.bins.data = {"left": [], "right": [], "top": []}
         self.facts.object = self.title.object = ""
-        self._say("no constant is stored for this detector", "plain")
+        self.status.say("no constant is stored for this detector")
 
     def _look_at_dark(self, constant: Constants, stage: str) -> None:
         """Show what a dark run gave, before it is put in force."""
@@ -341,7 +317,7 @@ class ConstantsPage:
         stage = f", {looked.stage}" if looked.stage else ""
         whole = f"{looked.constant.kind}{stage}: {looked.facts.get('origin', '')}"
         self.title.object = markup.note(looked.facts.get("difference") or whole)
-        self._say("")
+        self.status.say("")
 
     def _colour(self) -> None:
         if self.canvas.picture is not None:
@@ -358,7 +334,7 @@ class ConstantsPage:
             self._looking.do(lambda: part_seen(picture, window), then)
 
     def _explain(self) -> None:
-        bar, run, found = self._bar(self.bar.value), self.run.value, self.held
+        bar, run, found = self._bar(self.bar.value), self._run, self.held
         if bar is None or run is None or found is None:
             self.why.object = ""
             return
@@ -367,7 +343,7 @@ class ConstantsPage:
             return found.desk.why(bar.listed.detector, bar.listed.kind, run)
 
         def then(text: str) -> None:
-            self.why.object = f"<h4>In force for run {int(run)}</h4>{markup.code(text)}"
+            self.why.object = f"<h4>In force for run {run}</h4>{markup.code(text)}"
 
         self._why.do(work, then)
 
@@ -395,13 +371,6 @@ class ConstantsPage:
     def close(self) -> None:
         """Stop what is being worked out: nobody looks any more."""
         self.dark.close()
-
-    # ---- messages -----------------------------------------------------------------------------
-    def _say(self, words: str, kind: str = "plain") -> None:
-        self.status.object = markup.note(words, kind)
-
-    def _failed(self, error: BaseException) -> None:
-        self._say(explained(error), "bad")
 
 
 def _history_row(line: HistoryLine) -> tuple[str, str, str, str, str]:

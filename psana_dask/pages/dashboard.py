@@ -21,6 +21,7 @@ from psana_dask.pages.answers import Answers
 from psana_dask.pages.background import LONG, Background
 from psana_dask.pages.choosing import RunChoice, Shelf
 from psana_dask.pages.markup import explained
+from psana_dask.pages.parts import RunChooser, Status, offer, pane
 from psana_dask.pages.scans import Scan, number_names, over_names, scan_of
 
 if TYPE_CHECKING:
@@ -128,18 +129,18 @@ class DashboardPage:
         self.summary: Summary | None = None
         self.scan: Scan | None = None
         self._answers = Answers(document)
-        self._opening = Background(document, self._failed)
+        self.status = Status()
+        self._opening = Background(document, self.status.failed)
         self._judging = Background(document, self._not_judged, self._judges, LONG)
         self._scanning = Background(document, self._no_scan)
+        self.chooser = RunChooser(shelf, self._answers, self._opening, self.asked, self._open, WIDTH)
         self._widgets()
         self._watch()
-        self._opening.do(shelf.experiments, self._experiments)
+        self.chooser.start()
 
     # ---- parts --------------------------------------------------------------------------------
     def _widgets(self) -> None:
         w = pn.widgets
-        self.experiment = w.Select(label="Experiment", width=WIDTH)
-        self.run = w.Select(label="Run", width=WIDTH)
         self.judge = w.Button(label="Judge this run", color="primary")
         self.y = w.Select(label="Mean of", width=WIDTH)
         self.x = w.Select(label="over", width=WIDTH)
@@ -149,8 +150,7 @@ class DashboardPage:
             width=WIDTH,
             max_length=MOST_CHARACTERS,
         )
-        self.status, self.about, self.problems = (self._pane() for _ in range(3))
-        self.quality, self.scan_note = self._pane(), self._pane()
+        self.about, self.problems, self.quality, self.scan_note = (pane() for _ in range(4))
         nothing: dict[str, list[Any]] = {"x": [], "y": [], "low": [], "high": [], "count": []}
         self.points = ColumnDataSource(nothing)
         tips = [("x", "@x"), ("mean", "@y"), ("events", "@count")]
@@ -160,21 +160,18 @@ class DashboardPage:
         self.plot.scatter("x", "y", source=self.points, size=6, color="#1f77b4")
         self.plot.segment("x", "low", "x", "high", source=self.points, color="#1f77b4")
 
-    def _pane(self) -> Any:
-        return pn.pane.HTML("", stylesheets=[markup.STYLE], sizing_mode="stretch_width")
-
     @property
     def view(self) -> Any:
         """Return the page."""
         row, column = pn.Row, pn.Column
-        left = column(self.experiment, self.run, width=WIDTH + 20)
+        left = column(self.chooser.experiment, self.chooser.run, width=WIDTH + 20)
         scan = row(column(self.y, self.x, self.condition, self.scan_note, width=WIDTH + 20),
                    pn.pane.Bokeh(self.plot))  # fmt: skip
         tabs = pn.Tabs(
             ("Contents", self.about), ("Quality", column(self.judge, self.quality)), ("Scan", scan),
-            ("Live", pn.pane.HTML(self._live(), stylesheets=[markup.STYLE], width=1000)),
+            ("Live", pane(1000, self._live())),
         )  # fmt: skip
-        return column(self.status, self.problems, row(left, tabs))
+        return column(self.status.view, self.problems, row(left, tabs))
 
     def _live(self) -> str:
         if self.live:
@@ -188,51 +185,29 @@ class DashboardPage:
 
     def _watch(self) -> None:
         on, click = self._answers.on, self._answers.click
-        on(self.experiment, self._list_runs)
-        on(self.run, self._open)
+        on(self.chooser.run, self._open)
         for widget in (self.x, self.y, self.condition):
             on(widget, self._scan)
         click(self.judge, self._judge)
 
     # ---- choosing -----------------------------------------------------------------------------
-    def _experiments(self, names: list[str]) -> None:
-        asked = self.asked.get("experiment", "")
-        with self._answers.silently():
-            self.experiment.options = names
-            self.experiment.value = asked if asked in names else (names[-1] if names else None)
-        if names:
-            self._list_runs()
-        else:
-            self._say("there is no experiment here: name one, or a folder with --dir", "bad")
-
-    def _list_runs(self) -> None:
-        experiment = str(self.experiment.value)
-        self._opening.do(lambda: self.shelf.runs(experiment), self._runs)
-
-    def _runs(self, runs: list[RunChoice]) -> None:
-        asked = [c for c in runs if str(c.number) == self.asked.get("run")]
-        with self._answers.silently():
-            self.run.options = {f"run {c.number}": c for c in runs}
-            self.run.value = asked[0] if asked else (runs[-1] if runs else None)
-        self._open()
-
     def _open(self) -> None:
-        choice = self.run.value
+        choice = self.chooser.chosen
         if choice is None:
-            self._say("this experiment has no runs", "bad")
+            self.status.say(self.chooser.why_none, "bad")
             return
-        self._say("opening ...")
+        self.status.say("opening ...")
         self._opening.do(lambda: summary_of(self.shelf, choice), self._opened)
 
     def _opened(self, summary: Summary) -> None:
         self.summary = summary
-        self._say(summary.title)
+        self.status.say(summary.title)
         lines = markup.note("\n".join(summary.lines))
         self.about.object = lines + markup.table(COLUMNS, summary.rows)
         self.problems.object = _problems_text(summary)
         with self._answers.silently():
-            _options(self.y, summary.numbers)
-            _options(self.x, summary.over)
+            offer(self.y, summary.numbers)
+            offer(self.x, summary.over)
         known = self.judged.known(summary.choice)
         self.quality.object = "" if known is None else quality_text(known)
         self._scan()
@@ -286,22 +261,9 @@ class DashboardPage:
         self._draw(None)
         self.scan_note.object = markup.note(explained(error), "bad")
 
-    # ---- messages -----------------------------------------------------------------------------
-    def _say(self, words: str, kind: str = "plain") -> None:
-        self.status.object = markup.note(words, kind)
-
-    def _failed(self, error: BaseException) -> None:
-        self._say(explained(error), "bad")
-
 
 def _problems_text(summary: Summary) -> str:
     if not summary.problems:
         return ""
     head = f"{len(summary.problems)} problems: part of this run could not be read"
     return markup.note(head, "warn") + markup.table(("what", "file"), summary.problems, most=20)
-
-
-def _options(widget: Any, names: tuple[str, ...]) -> None:
-    """Give a widget new choices, and keep its choice if it is still there."""
-    value = widget.value if widget.value in names else (names[0] if names else None)
-    widget.param.update(options=list(names), value=value)

@@ -218,9 +218,9 @@ class Desk:
         """
         target = self._writable()
         _checked(detector, comment)
-        if target.last_deployment(detector, kind_of(kind).name) != expected:
-            raise ConstantsError(f"{kind} of {detector} was changed in the meantime: look again")
         with _WRITING:
+            if target.last_deployment(detector, kind_of(kind).name) != expected:
+                raise ConstantsError(f"{kind} of {detector} was changed in the meantime: look again")
             return target.undo(detector, kind, comment=comment)
 
 

@@ -19,20 +19,20 @@ from psana_dask.pages import markup
 from psana_dask.pages.answers import Answers
 from psana_dask.pages.background import Background
 from psana_dask.pages.canvas import PALETTES, Canvas, part_seen
-from psana_dask.pages.choosing import RunChoice, Shelf, opening_code
+from psana_dask.pages.choosing import Shelf, opening_code
 from psana_dask.pages.desk import desk_for
 from psana_dask.pages.event_content import FORMS, MASKS, Wanted
 from psana_dask.pages.markup import explained
 from psana_dask.pages.masking import DrawnOn, MaskCard
+from psana_dask.pages.parts import RunChooser, Status, offer, pane
 from psana_dask.pages.pictures import CONTRASTS, RINGS, Picture, contrast, numbers_of, region, ring_radii
 from psana_dask.pages.reading import Opened, Shown, nearest, opened, read
 
 if TYPE_CHECKING:
     pass
 
-WIDTH = 260
-SIDE = 460
-"""Screen pixels of what stands beside the picture."""
+WIDTH, SIDE = 200, 380
+"""Screen pixels of what stands left and right of the picture: all three fit a screen of 1280."""
 OWN = "from ... to ..."
 """The contrast whose ends are typed."""
 
@@ -57,51 +57,48 @@ class EventPage:
         self.shelf, self.write, self.asked = shelf, write, dict(asked or {})
         self.at: Opened | None = None
         self.shown: Shown | None = None
+        self.status = Status()
         self._answers = Answers(document)
-        self._opening = Background(document, self._failed, self._wait)
-        self._reading = Background(document, self._failed, self._wait)
-        self._zooming = Background(document, self._failed)
+        self._opening, self._reading = (
+            Background(document, self.status.failed, self._wait) for _ in range(2)
+        )
+        self._zooming = Background(document, self.status.failed)
+        self.chooser = RunChooser(shelf, self._answers, self._opening, self.asked, self._open, WIDTH)
         self.canvas = Canvas(self._zoomed)
         self.mask = MaskCard(self.canvas, write, document, self._drawn_on, self._changed)
         self._widgets()
         self._watch()
-        self._list_experiments()
+        self.chooser.start()
 
     # ---- parts --------------------------------------------------------------------------------
     def _widgets(self) -> None:
         w = pn.widgets
-        self.experiment = w.Select(label="Experiment", width=WIDTH)
-        self.run = w.Select(label="Run", width=WIDTH)
         self.detector = w.Select(label="Detector", width=WIDTH)
         self.form = w.Select(label="Show", options=list(FORMS), width=WIDTH)
         self.masked = w.Select(label="Leave out", options=list(MASKS), width=WIDTH)
         self.common_mode = w.Checkbox(label="common mode", value=True)
-        self.slider = w.IntSlider(label="Event", start=0, end=1, value=0, width=420)
+        self.slider = w.IntSlider(label="Event", start=0, end=1, value=0, width=380)
         self.back, self.on = w.Button(label="◀", width=40), w.Button(label="▶", width=40)
-        self.time = w.TextInput(label="Time (nearest event)", width=200, max_length=64)
+        self.time = w.TextInput(label="Time (nearest event)", width=180, max_length=64)
         self.condition = w.TextInput(
-            label="Only events where", placeholder="gmd.energy > 0.3 and evr.has(90, -162)", width=390,
+            label="Only events where", placeholder="gmd.energy > 0.3 and evr.has(90, -162)", width=330,
             max_length=MOST_CHARACTERS,
         )  # fmt: skip
-        self.contrast = w.Select(label="Contrast", options=[*CONTRASTS, OWN], width=130)
-        self.low = w.FloatInput(label="from", value=0.0, width=100)
-        self.high = w.FloatInput(label="to", value=1.0, width=100)
-        self.palette = w.Select(label="Colours", options=list(PALETTES), width=100)
-        self.rings = w.TextInput(label="Rings at", placeholder="2.1, 3.4", width=120, max_length=2000)
-        self.ring_kind = w.Select(label="as", options=dict(RINGS), width=120)
-        self.distance = w.FloatInput(label="Distance (mm)", value=None, width=110)
-        self.energy = w.FloatInput(label="Energy (keV)", value=None, width=110)
-        self.centre = w.TextInput(label="Centre (x, y)", value="0, 0", width=110, max_length=60)
+        self.contrast = w.Select(label="Contrast", options=[*CONTRASTS, OWN], width=100)
+        self.low = w.FloatInput(label="from", value=0.0, width=90)
+        self.high = w.FloatInput(label="to", value=1.0, width=90)
+        self.palette = w.Select(label="Colours", options=list(PALETTES), width=80)
+        self.rings = w.TextInput(label="Rings at", placeholder="2.1, 3.4", width=WIDTH, max_length=2000)
+        self.ring_kind = w.Select(label="as", options=dict(RINGS), width=118)
+        self.distance = w.FloatInput(label="Distance (mm)", value=None, width=90)
+        self.energy = w.FloatInput(label="Energy (keV)", value=None, width=90)
+        self.centre = w.TextInput(label="Centre (x, y)", value="0, 0", width=62, max_length=60)
         self.line = w.Select(label="Curves of", width=WIDTH)
         self.search = w.TextInput(label="Names with", width=200, max_length=100)
         self._texts()
 
     def _texts(self) -> None:
-        def pane(width: int | None = None) -> Any:
-            how: dict[str, Any] = {"width": width} if width else {"sizing_mode": "stretch_width"}
-            return pn.pane.HTML("", stylesheets=[markup.STYLE], **how)
-
-        self.status, self.problems, self.picture_note = pane(), pane(), pane(WIDTH)
+        self.problems, self.picture_note = pane(), pane(WIDTH)
         self.facts, self.region, self.code = pane(SIDE), pane(SIDE), pane(SIDE)
         self.scalars, self.epics, self.line_note = pane(SIDE), pane(SIDE), pane(SIDE)
         self.curves = ColumnDataSource({"xs": [], "ys": [], "colour": [], "name": []})
@@ -115,9 +112,11 @@ class EventPage:
         """Return the page."""
         row, column = pn.Row, pn.Column
         left = column(
-            self.experiment, self.run, self.detector, self.form, self.masked, self.common_mode,
-            row(self.contrast, self.palette), row(self.low, self.high), row(self.rings, self.ring_kind),
-            row(self.distance, self.energy), self.centre, self.picture_note, width=WIDTH + 20,
+            self.chooser.experiment, self.chooser.run,
+            self.detector, self.form, self.masked, self.common_mode,
+            row(self.contrast, self.palette), row(self.low, self.high), self.rings,
+            row(self.ring_kind, self.centre), row(self.distance, self.energy), self.picture_note,
+            width=WIDTH + 20,
         )  # fmt: skip
         middle = column(row(self.back, self.slider, self.on), row(self.time, self.condition),
                         pn.pane.Bokeh(self.canvas.figure))  # fmt: skip
@@ -129,12 +128,12 @@ class EventPage:
             ("Mask", self.mask.view),
             ("Code", self.code),
         )
-        return column(self.status, self.problems, pn.FlexBox(left, middle, tabs, align_items="flex-start"))
+        beside = pn.FlexBox(left, middle, tabs, align_items="flex-start")
+        return column(self.status.view, self.problems, beside)
 
     def _watch(self) -> None:
         on, click = self._answers.on, self._answers.click
-        on(self.experiment, self._list_runs)
-        on(self.run, self._open)
+        on(self.chooser.run, self._open)
         on(self.condition, self._open)
         on(self.slider, self._read, "value_throttled")
         on(self.time, self._to_time)
@@ -151,37 +150,12 @@ class EventPage:
         self.canvas.region.on_change("data", lambda attr, old, new: self._tell_region())
 
     # ---- choosing -----------------------------------------------------------------------------
-    def _list_experiments(self) -> None:
-        self._opening.do(self.shelf.experiments, self._experiments)
-
-    def _experiments(self, names: list[str]) -> None:
-        asked = self.asked.get("experiment", "")
-        with self._answers.silently():
-            self.experiment.options = names
-            self.experiment.value = asked if asked in names else (names[-1] if names else None)
-        if not names:
-            self._say("there is no experiment here: name one, or a folder with --dir", "bad")
-        else:
-            self._list_runs()
-
-    def _list_runs(self) -> None:
-        experiment = str(self.experiment.value)
-        self._opening.do(lambda: self.shelf.runs(experiment), self._runs)
-
-    def _runs(self, runs: list[RunChoice]) -> None:
-        choices = {f"run {c.number}" if c.number >= 0 else "run ?": c for c in runs}
-        asked = [c for c in runs if str(c.number) == self.asked.get("run")]
-        with self._answers.silently():
-            self.run.options = choices
-            self.run.value = asked[0] if asked else (runs[-1] if runs else None)
-        self._open()
-
     def _open(self) -> None:
-        choice, condition = self.run.value, str(self.condition.value)
+        choice, condition = self.chooser.chosen, str(self.condition.value)
         if choice is None:
-            self._say("this experiment has no runs", "bad")
+            self.status.say(self.chooser.why_none, "bad")
             return
-        self._say("opening ...")
+        self.status.say("opening ...")
         self._opening.do(lambda: opened(self.shelf, choice, condition), self._opened)
 
     def _opened(self, at: Opened) -> None:
@@ -190,8 +164,8 @@ class EventPage:
         self._tell_problems(at)
         with self._answers.silently():
             if other:
-                _options(self.detector, at.layout.frames, self.asked.get("detector"))
-                _options(self.line, at.layout.lines)
+                offer(self.detector, at.layout.frames, self.asked.get("detector"))
+                offer(self.line, at.layout.lines)
                 self.canvas.clear_shapes()
             self.slider.param.update(end=max(1, len(at.numbers) - 1), value=0)
             self.slider.disabled = len(at.numbers) < 2
@@ -273,7 +247,7 @@ class EventPage:
             return  # of a run that is not shown any more
         self.shown = shown
         count = f"event {self.position} of 0 to {len(at.numbers) - 1}"
-        self._say(f"{count}, {shown.time} UTC" + (f", {at.condition}" if at.condition else ""))
+        self.status.say(f"{count}, {shown.time} UTC" + (f", {at.condition}" if at.condition else ""))
         if shown.picture is None or seen is None:
             self.canvas.empty()
         else:
@@ -362,7 +336,7 @@ class EventPage:
                 radii = ring_radii(values, self.ring_kind.value, distance, self.energy.value)
         except ValueError as error:
             self.canvas.ring([])
-            self._say(explained(error), "bad")
+            self.status.failed(error)
             return
         self.canvas.ring(radii, (centre[0], centre[1]))
 
@@ -439,22 +413,10 @@ class EventPage:
         self._read()
 
     # ---- messages -----------------------------------------------------------------------------
-    def _say(self, words: str, kind: str = "plain") -> None:
-        self.status.object = markup.note(words, kind)
-
-    def _failed(self, error: BaseException) -> None:
-        self._say(explained(error), "bad")
-
     def _empty(self, words: str) -> None:
         self.canvas.empty()
         self.shown = None
-        self._say(words, "warn")
+        self.status.say(words, "warn")
 
     def _wait(self, busy: bool) -> None:
         self.canvas.figure.background_fill_alpha = 0.6 if busy else 1.0
-
-
-def _options(widget: Any, names: tuple[str, ...], asked: str | None = None) -> None:
-    """Give a widget new choices, and keep its choice if it is still there."""
-    value = next((v for v in (asked, widget.value) if v in names), names[0] if names else None)
-    widget.param.update(options=list(names), value=value)

@@ -101,8 +101,8 @@ class MaskCard:
     ) -> None:
         self._canvas, self._drawn_on = canvas, drawn_on
         why_not = "" if write else READ_ONLY
-        self.runs = pn.widgets.TextInput(label="For runs (10, 10-20 or 10-end)", width=200)
-        self.comment = pn.widgets.TextInput(label="Comment", width=220, max_length=LONGEST_COMMENT)
+        self.runs = pn.widgets.TextInput(label="For runs (10, 10-20 or 10-end)", width=180)
+        self.comment = pn.widgets.TextInput(label="Comment", width=170, max_length=LONGEST_COMMENT)
         self.keep = pn.widgets.Checkbox(label="and what the mask in force has", value=True)
         self.clear = pn.widgets.Button(label="Clear what is drawn")
         Answers(document).click(self.clear, canvas.clear_shapes)
@@ -111,7 +111,7 @@ class MaskCard:
         hint = ("Draw on an image with the mask tools above it: what is drawn over becomes bad (0).\n"
                 "A click chooses a shape, Backspace deletes it.")  # fmt: skip
         self.view = pn.Column(
-            pn.pane.HTML(markup.note(hint), stylesheets=[markup.STYLE], width=460),
+            pn.pane.HTML(markup.note(hint), stylesheets=[markup.STYLE], width=380),
             pn.Row(self.runs, self.comment),
             self.keep, self.clear, self.save.view, self.undo.view,
         )  # fmt: skip
@@ -141,7 +141,8 @@ def save_plan(desk: Desk, drawn: Drawn, runs: str, comment: str) -> Plan:
     name, group = name_in_store(desk, drawn.detector), drawn.detector._imaging.calibration.row.group
     [trial] = desk.preview([constant], name, runs, group)
     bad = int((np.asarray(constant.value) == 0).sum())
-    lines = (f"{len(drawn.shapes)} shapes; {bad} pixels of {name} become bad.", trial.path, trial.difference)
+    shapes = "1 shape" if len(drawn.shapes) == 1 else f"{len(drawn.shapes)} shapes"
+    lines = (f"{shapes}; {bad} pixels of {name} become bad.", trial.path, trial.difference)
 
     def deed() -> str:
         [done] = desk.deploy([constant], name, runs, comment, group)

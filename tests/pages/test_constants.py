@@ -242,7 +242,7 @@ def test_a_page_without_data_shows_the_store(store, tmp_path, monkeypatch):
     assert page.bar.value == 1
     (store.path / "Camera::CalibV1" / SOURCE / "pedestals" / "20-30.data").write_text("not numbers")
     page.minus.value = -1
-    assert "20-30.data" in page.status.object
+    assert "20-30.data" in page.status.view.object
 
 
 # ---- in a browser -------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_quality_is_worked_out_once_and_escaped(run, shelf):
 
 def test_a_dashboard_says_what_is_in_a_run(shelf):
     page = DashboardPage(shelf, Judged(), asked={"run": "6"})
-    assert "tstx00117 run 6: 30 events" in page.status.object
+    assert "tstx00117 run 6: 30 events" in page.status.view.object
     assert page.scan.x_name == "scan delay"
     page.judge.clicks += 1
     wanted = quality(shelf.open(shelf.choice("tstx00117", 6)))

@@ -381,7 +381,7 @@ def test_draw_a_mask_save_it_and_take_it_back(page, browsing, calib, shot, drag)
     page.get_by_label("Comment").fill(EVIL)
     page.get_by_label("Comment").press("Enter")
     page.get_by_role("button", name="Save mask").click()
-    page.get_by_text("1 shapes;").wait_for()
+    page.get_by_text("1 shape;").wait_for()
     saved = calib / "Jungfrau::CalibV1" / "jf" / "pixel_mask" / "6-end.data"
     assert not saved.exists()
     page.get_by_role("button", name="Yes, do it").click()
