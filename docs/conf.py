@@ -5,8 +5,10 @@ The tutorial is made of the notebooks. They are not run here: the tests do that,
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import psana_dask
 
@@ -42,6 +44,32 @@ napoleon_use_rtype = False
 default_role = "py:obj"
 suppress_warnings = ["ref.python"]  # a name in backticks that several classes have
 python_maximum_signature_line_length = 100
+
+
+CLASSES = {
+    "run.evr": "psana_dask.evr.Evr",
+    "run": "psana_dask.run.Run",
+    "det": "psana_dask.detector.Detector",
+    "analysis": "psana_dask.analysis",
+}
+"""What the table of calls says, and where the reference has it."""
+
+
+def _reference(call: str) -> str:
+    """Return the name that a call of the table has in the reference: ``psana_dask.run.Run.mean``."""
+    head = next((head for head in CLASSES if call.startswith(f"{head}.")), None)
+    return call if head is None else f"{CLASSES[head]}{call.removeprefix(head)}"
+
+
+def _link_to_docstrings(app: object, page: str, source: list[str]) -> None:
+    """Let the links of the tasks lead to the docstrings; as plain files they lead to rows of a table."""
+    if page == "tasks":
+        source[0] = re.sub(r"\(api\.md#([\w.]+)\)", lambda m: f"(#{_reference(m[1])})", source[0])
+
+
+def setup(app: Any) -> None:
+    """Take part in reading pages."""
+    app.connect("source-read", _link_to_docstrings)
 
 
 def _notebooks() -> Path:
