@@ -100,7 +100,7 @@ def measured(browser, folder, constants, names, choices, given, port, log):
             more = {"calib": constants or None, "updates": given.updates, "timeout": 60, **choices}
             with psana_dask.plot.live(url, names, **more) as live:
                 live._choices = replace(
-                    live._choices, painted=lambda s: painted.append((time.monotonic(), last_word(s)))
+                    live._choices, painted=lambda s, moment: painted.append((moment, last_word(s)))
                 )
                 tab = browser.new_page(viewport={"width": 1600, "height": 1000})
                 tab.goto(live.url)

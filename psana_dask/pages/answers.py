@@ -9,8 +9,25 @@ from typing import Any
 Does = Callable[[], None]
 
 
-def on_loop(document: Any, does: Does) -> None:
+def next_on_loop(document: Any, does: Does) -> bool:
+    """Call a function on the loop of a page, from any thread; return whether the page is still there.
+
+    Bokeh (3.9) takes the documents of closed pages apart, and what is still to be called then finds a part
+    missing; of documents whose server was stopped nothing is called any more.
+    """
+    try:
+        document.add_next_tick_callback(does)
+    except AttributeError:
+        if document.session_context is not None:
+            raise
+        return False
+    return True
+
+
+def on_loop(document: Any, does: Does) -> bool:
     """Call a function on the loop of a page, from any thread; what it changes is sent together.
+
+    Returns whether the page is still there.
 
     Changes that are not held panel sends by itself, and now and then forgets some (1.9.4: messages that
     are queued while others are being written wait for the next change).
@@ -23,7 +40,7 @@ def on_loop(document: Any, does: Does) -> None:
         finally:
             document.unhold()
 
-    document.add_next_tick_callback(together)
+    return next_on_loop(document, together)
 
 
 class Answers:

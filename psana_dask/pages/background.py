@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -94,8 +93,7 @@ class Background:
         if self._document is None:
             say()
             return
-        with suppress(Exception):
-            on_loop(self._document, say)
+        on_loop(self._document, say)
 
     def _finished(self, wish: Wish, outcome: Any) -> None:
         newest, self._next, self._running = self._next, None, False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from psana_dask.run import Run
 from psana_dask.sources import GROWING
 from psana_dask.stream import Stream
 from psana_dask.stream.batches import BATCH, Counters
-from psana_dask.stream.followed import TICK, ClosedRun, LiveRun
+from psana_dask.stream.followed import ClosedRun, LiveRun
 
 LONGEST_GAP = 1.0
 """Seconds of the longest pause of a replay."""
@@ -81,19 +80,8 @@ class StreamEvents:
 class AsTaken(ClosedRun):
     """Events of a closed run, at the pace at which they were taken."""
 
-    def _once(self, batch: int) -> Iterator[Run]:
-        due, begin, done = due_times(self._run._view.time), time.monotonic(), 0
-        while done < len(due) and not self._closed.is_set():
-            now = int(np.searchsorted(due, time.monotonic() - begin, side="right"))
-            end = min(now, done + batch) if self.policy == "complete" else now
-            if end == done:
-                self._closed.wait(TICK)
-                continue
-            first = done == 0
-            yield self._run.isel(slice(done, end))
-            done = end
-            if first:  # it compiles kernels and looks constants up: not for the clock to count
-                begin = time.monotonic() - due[done - 1]
+    def _due(self) -> npt.NDArray[np.float64]:
+        return due_times(self._run._view.time)
 
 
 def due_times(time: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float64]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import panel as pn
-from bokeh.events import RangesUpdate
+from bokeh.events import MouseLeave, MouseMove, RangesUpdate, Reset
 from bokeh.models import (
     BoxZoomTool,
     ColorBar,
     ColumnDataSource,
     CrosshairTool,
-    HoverTool,
+    CustomJS,
     LinearColorMapper,
     LogColorMapper,
     NumeralTickFormatter,
@@ -30,6 +30,7 @@ from bokeh.plotting import figure
 
 from psana_dask.geometry.figure import colour_limits
 from psana_dask.pages.canvas import AXES, PALETTES
+from psana_dask.pages.colouring import COLOURS, coded, colour_codes, colour_ends
 from psana_dask.pages.framing import ascending, picture_from
 from psana_dask.pages.liveplots import BESIDE, Changed, Histogram, card, counts, plain, what
 from psana_dask.pages.pictures import CONTRASTS, Picture, Range, looked_at
@@ -53,12 +54,41 @@ FIXED = "fixed"
 STEADY = 0.05
 """How far limits may be off, as a part of their distance, before they follow the picture."""
 
+NOTHING = "#dfe3e8"
+"""Colour of what has no value."""
+
+POINTED = """
+cursor.next = {x: [cb_obj.x], y: [cb_obj.y]}
+cursor.waits ??= setTimeout(() => { cursor.waits = null; cursor.data = cursor.next }, 100)
+"""
+LEFT = """
+clearTimeout(cursor.waits)
+cursor.waits = null
+cursor.data = {x: [], y: []}
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedFrame:
-    """A frame as it is sent to a browser."""
+    """A frame as it is sent to a browser.
 
-    seen: Picture
+    Parameters
+    ----------
+    codes : (y, x) uint8
+        Colours of the part that is seen, as of `colour_codes`.
+    x, y : (float, float)
+        Where that part begins and ends.
+    whole : Picture
+    limits : (float, float)
+        Of the colours.
+    histogram : mapping, optional
+        When it is due.
+    title : str
+    """
+
+    codes: npt.NDArray[np.uint8]
+    x: Range
+    y: Range
     whole: Picture
     limits: Range
     histogram: Mapping[str, Any] | None
@@ -89,12 +119,16 @@ class FramePlot:
         self._name, self._changed = name, changed
         self._window: tuple[Range, Range] | None = None
         self._place: tuple[Range, Range] | None = None
+        self._whole: Picture | None = None
+        self._cursor = ColumnDataSource({"x": [], "y": []})
+        self._cursor.on_change("data", lambda attr, old, new: self._say_value())
         self._source = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self._histogram = Histogram(WIDTH, 150, True)
         self._controls(means, log, limits)
         self._figure = self._drawn()
         self._use_colours()
-        top = pn.Row(self.which, self.log, self.palette)
+        self.value = pn.pane.HTML("", margin=(0, 8), align="center")
+        top = pn.Row(self.which, self.log, self.palette, self.value)
         below = pn.Row(self.colours, self.low, self.high)
         self.title = pn.pane.HTML("")
         self.card = card(name, self.title, top, below, pn.pane.Bokeh(self._figure), self._histogram.pane)
@@ -135,36 +169,40 @@ class FramePlot:
             tools=[], toolbar_location="above", name=self._name,
         )  # fmt: skip
         self._mappers = {
-            False: LinearColorMapper(palette=PALETTES["viridis"], low=0.0, high=1.0, nan_color="#dfe3e8"),
-            True: LogColorMapper(palette=PALETTES["viridis"], low=0.1, high=1.0, nan_color="#dfe3e8"),
+            False: LinearColorMapper(palette=PALETTES["viridis"], low=0.0, high=1.0),
+            True: LogColorMapper(palette=PALETTES["viridis"], low=0.1, high=1.0),
         }
-        self._image = made.image("image", x="x", y="y", dw="dw", dh="dh", source=self._source,
-                                 color_mapper=self._mappers[False])  # fmt: skip
+        self._codes = LinearColorMapper(palette=[NOTHING] * (COLOURS + 1), low=-0.5, high=COLOURS + 0.5)
+        made.image("image", x="x", y="y", dw="dw", dh="dh", source=self._source, color_mapper=self._codes)
         ticks = NumeralTickFormatter(format="0.[00]a")
         self._bar = ColorBar(color_mapper=self._mappers[False], width=12, formatter=ticks)
         made.add_layout(self._bar, "right")
         wheel, pan = WheelZoomTool(), PanTool()
-        tooltips = [("x, y", "$x{0.00}, $y{0.00}"), ("value", "@image")]
-        hover = HoverTool(renderers=[self._image], tooltips=tooltips)
         box = BoxZoomTool(match_aspect=True)
-        made.add_tools(pan, box, wheel, ResetTool(), SaveTool(), CrosshairTool(), hover)
+        made.add_tools(pan, box, wheel, ResetTool(), SaveTool(), CrosshairTool())
         made.toolbar.active_scroll, made.toolbar.active_drag = wheel, pan
         plain(made)
         made.grid.visible = False
         made.toolbar.autohide = False
         made.on_event(RangesUpdate, self._looked)
+        made.on_event(Reset, lambda _: self._look_at(None))
+        for event, code in ((MouseMove, POINTED), (MouseLeave, LEFT)):
+            made.js_on_event(event, CustomJS(args={"cursor": self._cursor}, code=code))
         return made
 
     def _looked(self, event: Any) -> None:
         ends = (event.x0, event.x1, event.y0, event.y1)
         if all(isinstance(end, int | float) for end in ends):
-            self._window = (event.x0, event.x1), (event.y0, event.y1)
-            self._changed()
+            self._look_at(((event.x0, event.x1), (event.y0, event.y1)))
+
+    def _look_at(self, window: tuple[Range, Range] | None) -> None:
+        self._window = window
+        self._changed()
 
     def _use_colours(self) -> None:
-        mapper = self._mappers[bool(self.log.value)]
-        mapper.palette = PALETTES[self.palette.value]
-        self._image.glyph.color_mapper = mapper
+        mapper, palette = self._mappers[bool(self.log.value)], PALETTES[self.palette.value]
+        mapper.palette = palette
+        self._codes.palette = coded(palette, NOTHING)
         self._bar.color_mapper = mapper
 
     def prepare(self, snapshot: Snapshot) -> PreparedFrame:
@@ -181,8 +219,9 @@ class FramePlot:
             limits = float(self.low.value or 0.0), float(self.high.value or 0.0)
         else:
             limits = self._steady(colour_limits(values, None, CONTRASTS[self.colours.value]))
-        seen = _part(picture, self._window)
-        return PreparedFrame(seen, picture, limits, self._counts(values), title)
+        seen, log = _part(picture, self._window), bool(self.log.value)
+        codes = colour_codes(ascending(seen), *colour_ends(*limits, log), log)
+        return PreparedFrame(codes, seen.x, seen.y, picture, limits, self._counts(values), title)
 
     def _steady(self, limits: Range) -> Range:
         """Return the limits before these, unless they are clearly others: else colours tremble."""
@@ -201,24 +240,32 @@ class FramePlot:
 
     def show(self, prepared: PreparedFrame) -> None:
         """Show a frame."""
-        seen, whole = prepared.seen, prepared.whole
+        x, y, whole = prepared.x, prepared.y, prepared.whole
         if self._place != (whole.x, whole.y):
             self._place, self._window = (whole.x, whole.y), None
             self._look_at_all(whole)
         self._source.data = {
-            "image": [ascending(seen)], "x": [min(seen.x)], "y": [min(seen.y)],
-            "dw": [abs(seen.x[1] - seen.x[0])], "dh": [abs(seen.y[1] - seen.y[0])],
+            "image": [prepared.codes], "x": [min(x)], "y": [min(y)],
+            "dw": [abs(x[1] - x[0])], "dh": [abs(y[1] - y[0])],
         }  # fmt: skip
         self._set_limits(*prepared.limits)
         if prepared.histogram is not None:
             self._histogram.show(prepared.histogram)
         self.title.object = prepared.title
+        self._whole = whole
+        self._say_value()
+
+    def _say_value(self) -> None:
+        """Say the value under the mouse, of the frame as it is: not averaged, whatever its colour."""
+        places = [*zip(self._cursor.data["x"], self._cursor.data["y"], strict=False)]
+        text = value_at(self._whole, *places[0]) if places and self._whole is not None else ""
+        if text != self.value.object:
+            self.value.object = text
 
     def _set_limits(self, low: float, high: float) -> None:
-        high = high if high > low else low + 1.0
-        self._mappers[False].update(low=low, high=high)
-        positive = high if high > 0 else 1.0
-        self._mappers[True].update(low=low if low > 0 else positive * 1e-3, high=positive)
+        for log, mapper in self._mappers.items():
+            first, last = colour_ends(low, high, log)
+            mapper.update(low=first, high=last)
         if self.colours.value != FIXED:
             self.low.value, self.high.value = (float(f"{end:.4g}") for end in (low, high))
 
@@ -249,3 +296,15 @@ def sample(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     flat = values.reshape(-1)
     some = flat[:: max(1, flat.size // SAMPLE) | 1]  # an odd step does not follow the columns
     return some[np.isfinite(some)]
+
+
+def value_at(picture: Picture, x: Any, y: Any) -> str:
+    """Say the value of the pixel at a place; an empty text beside the picture."""
+    if not all(isinstance(place, int | float) for place in (x, y)):
+        return ""
+    found = picture.values[picture.rows(y, y), picture.columns(x, x)]
+    if not found.size:
+        return ""
+    value = f"<b>{found[0, 0]:,.6g}</b>" if np.isfinite(found[0, 0]) else "no value"
+    where = f"x {x:.2f}, y {y:.2f} mm" if picture.unit == "mm" else f"row {int(y)}, column {int(x)}"
+    return f"{value}<br>{where}"

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import panel as pn
 from bokeh.models import ColumnDataSource
-from bokeh.plotting import figure
 
 from psana_dask.geometry.figure import colour_limits
+from psana_dask.pages.axes import ROOM, Axes, ends_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -92,13 +92,14 @@ class Histogram:
     COLUMNS = ("left", "right", "top", "bottom", "log_top", "log_bottom")
 
     def __init__(self, width: int, height: int, log: bool) -> None:
-        self._size = {"width": width, "height": height}
+        self._size: dict[str, Any] = {"width": width, "height": height}
         self._source = ColumnDataSource({k: [] for k in self.COLUMNS})
-        self.pane = pn.pane.Bokeh(self._figure(log))
+        self.pane = pn.pane.Bokeh(self._drawn(log))
 
-    def _figure(self, log: bool) -> Any:
-        axis, which = ("log", "log_") if log else ("linear", "")
-        made = figure(**self._size, y_axis_type=axis, tools="xpan,xwheel_zoom,reset")
+    def _drawn(self, log: bool) -> Any:
+        self._log, which = log, "log_" if log else ""
+        self._axes = Axes(y=(0.0, 0.1), log=log, **self._size, tools="xpan,xwheel_zoom,reset")
+        made = self._axes.figure
         sides = ("left", "right", f"{which}top", f"{which}bottom")
         made.quad(*sides, source=self._source, color="#4c6ef5", line_width=0)
         plain(made)
@@ -106,11 +107,20 @@ class Histogram:
 
     def choose(self, log: bool) -> None:
         """Show counts on a logarithmic axis, or on a linear one: bokeh cannot change that of a figure."""
-        self.pane.object = self._figure(log)
+        self.pane.object = self._drawn(log)
+        self._follow()
 
     def show(self, columns: Mapping[str, Any]) -> None:
         """Show other counts."""
         self._source.data = dict(columns)
+        self._follow()
+
+    def _follow(self) -> None:
+        columns = self._source.data
+        if not len(columns["top"]):
+            return
+        most, least = float(np.max(columns["top"])), 0.5 if self._log else 0.0
+        self._axes.follow((float(columns["left"][0]), float(columns["right"][-1])), (least, max(most, 1.0)))
 
 
 def plain(made: Any) -> None:
@@ -124,6 +134,8 @@ def plain(made: Any) -> None:
     made.axis.axis_label_text_font_style = "normal"
     made.axis.axis_label_text_font_size = "11px"
     made.axis.major_label_text_font_size = "11px"
+    for drawn in made.renderers:  # nothing is selected: without these, each change is worked out four times
+        drawn.update(selection_glyph=None, nonselection_glyph=None, muted_glyph=None, hover_glyph=None)
 
 
 def what(array: xr.DataArray, mean: bool, snapshot: Snapshot, name: str) -> str:
@@ -158,7 +170,9 @@ class LinesPlot:
         self._name, self._means = name, means
         empty: dict[str, list[Any]] = {"xs": [], "ys": [], "colour": []}
         self._sources = {which: ColumnDataSource(empty) for which in ("mean", "latest")}
-        made = figure(width=SIDE, height=230, tools=TOOLS, x_axis_type=axis, x_axis_label=label)
+        self._axes = Axes(x=(0.0, 0.0), width=SIDE, height=230, tools=TOOLS, x_axis_type=axis,
+                          x_axis_label=label)  # fmt: skip
+        made = self._axes.figure
         made.multi_line("xs", "ys", color="colour", source=self._sources["mean"], line_width=4, alpha=0.25)
         made.multi_line("xs", "ys", color="colour", source=self._sources["latest"], line_width=1.3)
         plain(made)
@@ -174,13 +188,21 @@ class LinesPlot:
 
     def prepare_arrays(self, latest: xr.DataArray, mean: xr.DataArray | None, title: str) -> Any:
         """Return some lines."""
-        return {"latest": _line_columns(latest), "mean": _line_columns(mean)}, title
+        columns = {"latest": _line_columns(latest), "mean": _line_columns(mean)}
+        return columns, [_ends(columns, axis) for axis in ("xs", "ys")], title
 
     def show(self, prepared: Any) -> None:
         """Show the lines."""
-        columns, self.title.object = prepared
+        columns, ends, self.title.object = prepared
         for which, source in self._sources.items():
-            source.data = columns[which]
+            if len(columns[which]["xs"]) or len(source.data["xs"]):
+                source.data = columns[which]
+        self._axes.follow(*ends)
+
+
+def _ends(columns: Mapping[str, Any], axis: str) -> Any:
+    lines = [line for which in columns.values() for line in which[axis]]
+    return ends_of(np.concatenate(lines)) if lines else None
 
 
 def _line_columns(array: xr.DataArray | None) -> dict[str, list[Any]]:
@@ -208,7 +230,8 @@ class NumbersPlot:
     def __init__(self, name: str) -> None:
         self._name = name
         self._source = ColumnDataSource({"time": [], "value": []})
-        made = figure(width=SIDE - 160, height=190, x_axis_type="datetime", tools=TOOLS)
+        self._axes = Axes(width=SIDE - 160, height=190, x_axis_type="datetime", tools=TOOLS)
+        made = self._axes.figure
         made.xaxis.ticker.desired_num_ticks = 3
         made.scatter("time", "value", source=self._source, size=3, color="#1f6feb", alpha=0.6, line_width=0)
         plain(made)
@@ -233,7 +256,9 @@ class NumbersPlot:
 
     def show(self, prepared: Any) -> None:
         """Show them."""
-        self._source.data, columns, self.title.object = prepared
+        data, columns, self.title.object = prepared
+        self._source.data = data
+        self._axes.follow(ends_of(data["time"]), ends_of(data["value"]))
         self._histogram.show(columns)
 
 
@@ -253,11 +278,12 @@ class ScatterPlot:
         self.x = pn.widgets.Select(options=names, value=names[0], width=190)
         self.y = pn.widgets.Select(options=names, value=names[1], width=190)
         self._source = ColumnDataSource({"x": [], "y": []})
-        made = figure(width=SIDE, height=300, tools=TOOLS, x_axis_label=names[0])
+        self._names: Any = None
+        self._axes = Axes(x=(ROOM, ROOM), width=SIDE, height=300, tools=TOOLS, x_axis_label=names[0])
+        made = self._axes.figure
         made.yaxis.axis_label = names[1]
         made.scatter("x", "y", source=self._source, size=4, color="#1f6feb", alpha=0.35, line_width=0)
         plain(made)
-        self._figure = made
         for widget in (self.x, self.y):
             widget.param.watch(lambda _: changed(), "value")
         self.title = pn.pane.HTML("")
@@ -276,8 +302,12 @@ class ScatterPlot:
 
     def show(self, prepared: Any) -> None:
         """Show them."""
-        self._source.data, names, self.title.object = prepared
-        self._figure.xaxis.axis_label, self._figure.yaxis.axis_label = names
+        data, names, self.title.object = prepared
+        self._source.data = data
+        if names != self._names:
+            self._names = names
+            self._axes.renew(*names)
+        self._axes.follow(ends_of(data["x"]), ends_of(data["y"]))
 
 
 # ---- rates --------------------------------------------------------------------------------------
@@ -292,17 +322,21 @@ class RatesPlot:
     def __init__(self) -> None:
         self._rows: deque[tuple[float, ...]] = deque(maxlen=self.MOST)
         self._source = ColumnDataSource({k: [] for k in ("time", *self.LINES)})
-        made = figure(width=SIDE, height=200, x_axis_type="datetime", tools="xpan,xwheel_zoom,reset",
-                      y_axis_label="a second")  # fmt: skip
+        self._axes = Axes(x=(0.0, 0.1), y=(0.0, 0.25), width=SIDE, height=200, x_axis_type="datetime",
+                          tools="xpan,xwheel_zoom,reset", y_axis_label="a second")  # fmt: skip
+        made = self._axes.figure
         for name, colour in self.LINES.items():
             made.line("time", name, source=self._source, color=colour, line_width=1.8, legend_label=name)
-        made.y_range.start = 0
         made.legend.location = "top_left"
         made.legend.orientation = "horizontal"
         made.legend.label_text_font_size = "11px"
         made.legend.background_fill_alpha = 0.6
         plain(made)
         self.card = card("rates", pn.pane.Bokeh(made))
+
+    def carry(self, *models: Any) -> None:
+        """Take bokeh models along to the browser."""
+        self._axes.figure.tags = list(models)
 
     def add(self, pace: Pace, pictures: float) -> None:
         """Add a moment, unless the last one was just now."""
@@ -312,3 +346,5 @@ class RatesPlot:
         self._rows.append((now * 1e3, pace.received, pace.processed, pace.dropped, pictures))
         columns = np.array(self._rows).T
         self._source.data = dict(zip(("time", *self.LINES), columns, strict=True))
+        if len(self._rows) > 1:
+            self._axes.follow((columns[0][0], columns[0][-1]), (0.0, max(1.0, columns[1:].max())))

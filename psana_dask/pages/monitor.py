@@ -1,8 +1,9 @@
 """The page of live plots, for each browser that opens it.
 
 A thread of the page waits for something new, prepares what the page shows (calibrated frames, averaged to
-what the screen can show), has it shown, and waits until the browser says that it was painted. So a slow
-browser or a slow line skips pictures, and nothing piles up.
+what the screen can show) and has it shown. The browser says when it was painted. The next picture is made
+while the one before is painted, but no third one: a slow browser or a slow line skips pictures, and nothing
+piles up.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 import numpy as np
 import panel as pn
 from bokeh.models import ColumnDataSource, CustomJS
-from bokeh.plotting import figure
 
+from psana_dask.pages.answers import next_on_loop
 from psana_dask.pages.feed import Feed, Snapshot
 from psana_dask.pages.frameplot import FramePlot
 from psana_dask.pages.liveplots import (
@@ -32,14 +33,14 @@ from psana_dask.pages.liveplots import (
 )
 from psana_dask.pages.ownplots import OwnPlot
 
-PAINTED_SECONDS = 10.0
-"""How long a browser gets to paint."""
-
-SHARE = 4
-"""Pictures that are shown for each time that everything beside them is shown anew, at least."""
-
 LOOK_SECONDS = 0.5
-"""Time between updates of the counters when nothing comes."""
+"""Time between updates of the counters when nothing comes, and until a browser is asked again."""
+
+SLOW_SECONDS = 0.3
+"""A browser that takes longer to paint gets one picture at a time, else two: else they are late."""
+
+BAR_SECONDS = 0.2
+"""Time between updates of the line at the top."""
 
 BAR = """
 :host { font: 14px/1.4 system-ui, sans-serif; color: #1c2430; width: 100%; }
@@ -63,6 +64,14 @@ SAY_PAINTED = """
 requestAnimationFrame(() => requestAnimationFrame(() => { answer.data = {n: [...cb_obj.data.n]} }))
 """
 
+KEEP_STYLES = """
+const sheet = Bokeh.require("core/dom")?.InlineStyleSheet?.prototype
+const update = sheet?._update
+if (update) sheet._update = function (css) { if (this.el.textContent !== css) update.call(this, css) }
+"""
+"""Bokeh (3.9) writes the style sheet of each axis, grid and legend anew whenever it paints one, and then asks
+for colours, so the browser works all styles out some twenty times for a picture. What is the same is left."""
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -80,7 +89,7 @@ class Choices:
     plots : sequence of callable
         The user's own plots.
     painted : callable, optional
-        Told when a browser painted: takes the snapshot.
+        Told when a browser painted: takes the snapshot, and when that was, as `time.monotonic`.
     """
 
     title: str = "psana_dask monitor"
@@ -88,7 +97,7 @@ class Choices:
     log: bool = False
     limits: tuple[float, float] | None = None
     plots: Sequence[Callable[[Any], Any]] = ()
-    painted: Callable[[Snapshot], None] | None = None
+    painted: Callable[[Snapshot, float], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +108,15 @@ class Prepared:
     wanted: Mapping[str, Plot]
     plots: Sequence[tuple[Plot, Any]] = ()
     errors: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What a browser was sent, and when; something new, or again what it has seen."""
+
+    snapshot: Snapshot
+    moment: float
+    fresh: bool
 
 
 class MonitorPage:
@@ -113,16 +131,19 @@ class MonitorPage:
 
     def __init__(self, feed: Feed, choices: Choices, document: Any) -> None:
         self._feed, self._choices, self._document = feed, choices, document
-        self._wake, self._painted, self._closed = threading.Event(), threading.Event(), threading.Event()
+        self._wake, self._closed = threading.Event(), threading.Event()
+        self._answers = threading.Condition()
+        self._under_way: dict[int, Sent] = {}
+        self._painted: list[tuple[Sent, float]] = []
         self._thread = threading.Thread(target=self._run, name="psana_dask monitor page", daemon=True)
         self._again = self._behind = False
         self._when: dict[str, float] = {}
-        self._took = 0.0
+        self._took = self._asked = self._bar_shown = 0.0
         self._plots: dict[str, Plot] = {}
-        self._seen: Snapshot | None = None
+        self._taken: Snapshot | None = None
         self._pictures: deque[float] = deque(maxlen=30)
         self._delay = float("nan")
-        self._sent = 0
+        self._sent = self._shown = self._beats = 0
         self._errors: Sequence[str] = ()
         self._rates = RatesPlot()
         self._build()
@@ -136,23 +157,22 @@ class MonitorPage:
         self.restart.on_click(lambda _: self._feed.restart())
         self._frames = pn.FlexBox(align_items="flex-start", styles={"flex": "0 1 auto", "width": "auto"})
         self._beside = pn.Column(styles=COLUMNS)
-        self._beat = ColumnDataSource({"n": [0]})
+        self._beat = ColumnDataSource({"n": [0], "beat": [0]})
         self._answer = ColumnDataSource({"n": [0]})
-        heart = figure(width=1, height=1, tools="", toolbar_location=None, min_border=0)
-        heart.scatter("n", "n", source=self._beat, size=0)
-        heart.axis.visible = heart.grid.visible = False
         self._beat.js_on_change("data", CustomJS(args={"answer": self._answer}, code=SAY_PAINTED))
         self._answer.on_change("data", self._answered)
-        hidden = pn.pane.Bokeh(heart, styles={"position": "absolute", "opacity": "0"}, margin=0)
+        self._document.js_on_event("document_ready", CustomJS(code=KEEP_STYLES))
+        self._rates.carry(self._beat, self._answer)
         self._beside.append(self._rates.card)
         buttons = pn.Row(self.pause, self.restart, margin=(6, 4, 0, 4))
         cards = pn.FlexBox(self._frames, self._beside, align_items="flex-start", flex_wrap="nowrap", margin=4)
-        self.view = pn.Column(self.bar, buttons, cards, hidden, sizing_mode="stretch_width", margin=0)
+        self.view = pn.Column(self.bar, buttons, cards, sizing_mode="stretch_width", margin=0)
         self._show_bar()
 
     def start(self) -> None:
         """Begin to show."""
         self._feed.tell(self._wake)
+        self._began = time.monotonic()
         self._wake.set()
         self._thread.start()
 
@@ -160,7 +180,8 @@ class MonitorPage:
         """Show no more."""
         self._closed.set()
         self._wake.set()
-        self._painted.set()
+        with self._answers:
+            self._answers.notify_all()
         self._feed.tell_no_more(self._wake)
 
     def join(self) -> None:
@@ -180,20 +201,53 @@ class MonitorPage:
 
     # ---- the thread ---------------------------------------------------------------------------
     def _run(self) -> None:
-        due = 0.0
+        due, step = 0.0, 1 / self._choices.updates
         while not self._closed.is_set():
             self._wake.wait(LOOK_SECONDS)
             self._closed.wait(max(0.0, due - time.monotonic()))
             self._wake.clear()
-            if not self._is_watched():
-                continue
-            due = time.monotonic() + 1 / self._choices.updates
-            snapshot, self._again, again = self._next(), False, self._again
-            fresh = snapshot is not self._seen
-            if snapshot is not None and (again or fresh or self._behind):
-                self._present(self._prepared(snapshot, everything=not fresh), fresh=fresh)
-            elif not self.pause.value:
-                self._on_page(self._show_bar)
+            if self._is_watched() and self._wait_for_room():
+                due = max(due, time.monotonic() - step) + step
+                self._turn()
+
+    def _turn(self) -> None:
+        """Show what there is to be shown; else how much has come."""
+        snapshot, self._again, again = self._next(), False, self._again
+        fresh = snapshot is not self._taken
+        if snapshot is not None and (again or fresh or self._behind):
+            self._taken = snapshot
+            prepared = self._prepared(snapshot, everything=not fresh)
+            self._sent += 1
+            with self._answers:
+                self._under_way[self._sent] = Sent(snapshot, time.monotonic(), fresh)
+            self._on_page(partial(self._show, prepared, self._sent, fresh))
+        elif not self.pause.value:
+            self._on_page(self._show_bar)
+
+    def _wait_for_room(self) -> bool:
+        """Wait until the browser has painted enough for the next picture to be made; say if so."""
+        most = 2 if self._took < SLOW_SECONDS else 1
+        with self._answers:
+            room = self._answers.wait_for(
+                lambda: self._closed.is_set() or len(self._under_way) < most, LOOK_SECONDS
+            )
+            painted, self._painted = self._painted, []
+        for sent, moment in painted:
+            self._note(sent, moment)
+        if self._under_way and time.monotonic() - self._asked > LOOK_SECONDS:
+            self._on_page(self._ask)
+        return room
+
+    def _note(self, sent: Sent, moment: float) -> None:
+        """Note that a browser has painted."""
+        self._took = moment - sent.moment
+        if not sent.fresh:
+            return
+        self._pictures.append(moment)
+        if sent.snapshot.arrived > self._began:
+            self._delay = moment - sent.snapshot.arrived
+        if self._choices.painted is not None:
+            self._choices.painted(sent.snapshot, moment)
 
     def _is_watched(self) -> bool:
         """Return whether a browser is connected: bokeh keeps a page for some time after that."""
@@ -203,24 +257,30 @@ class MonitorPage:
 
     def _next(self) -> Snapshot | None:
         """Return what is to be shown: what is seen already while paused."""
-        return self._seen if self.pause.value and self._seen is not None else self._feed.snapshot
+        return self._taken if self.pause.value and self._taken is not None else self._feed.snapshot
 
     def _prepared(self, snapshot: Snapshot, *, everything: bool) -> Prepared:
-        """Prepare what is due, or everything."""
+        """Prepare pictures and lines, and of what is beside them what waits longest; or everything."""
         errors: list[str] = []
         ready = []
         wanted, now = self._wanted(snapshot), time.monotonic()
-        due = [k for k, plot in wanted.items() if everything or now >= self._when.get(k, 0.0)]
+        due = [*wanted] if everything else self._due(wanted, now)
         for name in due:
             plot = wanted[name]
             try:
                 ready.append((plot, plot.prepare(snapshot)))
             except Exception as error:
                 errors.append(f"{getattr(plot, 'name', name)}: {type(error).__name__}: {error}")
-        slower = SHARE * self._took  # a slow browser gets to see the pictures before what is beside them
-        self._when |= {k: now + max(wanted[k].every, slower) if wanted[k].every else now for k in due}
+        self._when |= dict.fromkeys(due, now)
         self._behind = len(due) < len(wanted)
         return Prepared(snapshot, wanted, ready, errors)
+
+    def _due(self, wanted: Mapping[str, Plot], now: float) -> list[str]:
+        """Return what comes with each picture, and one thing beside it: the browser paints them in turn."""
+        since = {name: now - self._when.get(name, 0.0) for name in wanted}
+        beside = [k for k, plot in wanted.items() if plot.every and since[k] >= plot.every]
+        longest = max(beside, key=lambda k: since[k], default=None)
+        return [k for k, plot in wanted.items() if not plot.every or k == longest]
 
     def _wanted(self, snapshot: Snapshot) -> dict[str, Plot]:
         """Return the plots; new ones where something is seen for the first time."""
@@ -245,37 +305,35 @@ class MonitorPage:
             makers["scatter"] = partial(ScatterPlot, numbers, self._changed)
         return makers
 
-    def _present(self, prepared: Prepared, *, fresh: bool) -> None:
-        """Have it shown, and wait until the browser painted it."""
-        self._painted.clear()
-        began = time.monotonic()
-        self._on_page(lambda: self._show(prepared))
-        if self._painted.wait(PAINTED_SECONDS) and fresh and not self._closed.is_set():
-            now = time.monotonic()
-            self._took = now - began
-            self._pictures.append(now)
-            self._delay = now - prepared.snapshot.arrived
-            if self._choices.painted is not None:
-                self._choices.painted(prepared.snapshot)
-
     def _on_page(self, show: Callable[[], None]) -> None:
         """Call a function on the loop of the page."""
-        try:
-            self._document.add_next_tick_callback(show)
-        except Exception:  # the page was closed, and its loop
+        if not next_on_loop(self._document, show):
             self.close()
 
     # ---- on the loop of the page --------------------------------------------------------------
-    def _show(self, prepared: Prepared) -> None:
+    def _show(self, prepared: Prepared, number: int, fresh: bool) -> None:
         with pn.io.hold(self._document):
             self._add_cards(prepared)
             for plot, made in prepared.plots:
                 plot.show(made)
-            self._seen = prepared.snapshot
             self._errors = prepared.errors if prepared.errors or not self._behind else self._errors
-            self._show_bar()
-            self._sent += 1
-            self._beat.data = {"n": [self._sent]}
+            if not fresh or time.monotonic() - self._bar_shown > BAR_SECONDS:
+                self._show_bar()
+            self._shown = number
+            self._send_beat()
+
+    def _send_beat(self) -> None:
+        self._asked = time.monotonic()
+        self._beats += 1
+        self._beat.data = {"n": [self._shown], "beat": [self._beats]}
+
+    def _ask(self) -> None:
+        """Ask again whether all was painted: this also sends what panel has forgotten to send.
+
+        Panel (1.9) now and then keeps messages, that are queued while others are written, until the next.
+        """
+        with pn.io.hold(self._document):
+            self._send_beat()
 
     def _add_cards(self, prepared: Prepared) -> None:
         if prepared.wanted.keys() - self._plots.keys():
@@ -286,10 +344,14 @@ class MonitorPage:
             self._beside.objects = [*beside, self._rates.card]
 
     def _answered(self, _: str, __: Any, new: Any) -> None:
-        if new["n"][0] == self._sent:
-            self._painted.set()
+        """Note what the browser has painted: all up to a number."""
+        with self._answers:
+            for number in [n for n in self._under_way if n <= new["n"][0]]:
+                self._painted.append((self._under_way.pop(number), time.monotonic()))
+            self._answers.notify_all()
 
     def _show_bar(self) -> None:
+        self._bar_shown = time.monotonic()
         pictures = _rate(self._pictures)
         self._rates.add(self._feed.pace, pictures)
         title, state = self._choices.title, self._state()

@@ -7,12 +7,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from psana_dask.run import Run
 from psana_dask.stream.batches import BATCH, TIMEOUT, Counters, checked
 from psana_dask.stream.taps import Share
 
 TICK = 0.02
 """Seconds between looks at the clock."""
+
+SHARED = 8
+"""Events that go to one reader before the next ones go to the next reader."""
 
 EVERYTHING = 1 << 20
 """Events that are taken from a live run at a time, to throw away those that are too old."""
@@ -29,7 +35,7 @@ class RunBatches:
     waiting : int
         Events that may have come without being thrown away, under the policy "latest".
     share : Share, optional
-        Give out every so manieth batch: other readers give out the others.
+        Give out the events of this reader: others give out the others.
     """
 
     def __init__(self, run: Run, policy: str, waiting: int, share: Share | None = None) -> None:
@@ -61,19 +67,23 @@ class RunBatches:
 
     def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
         """Yield micro-batches of at most `batch` events."""
-        number = 0
-        for arrived in self._arrived(batch, timeout):
+        for arrived in map(self._own, self._arrived(batch, timeout)):
             self._counters.received += len(arrived)
             late = max(0, len(arrived) - self._waiting) if self.policy == "latest" else 0
             self._counters.dropped += late
             for first in range(late, len(arrived), batch):
                 if self._closed.is_set():
                     return
-                if self._share is None or number % self._share.readers == self._share.reader:
-                    self._latest = arrived.isel(slice(first, first + batch))
-                    self._counters.processed += len(self._latest)
-                    yield self._latest
-                number += 1
+                self._latest = arrived.isel(slice(first, first + batch))
+                self._counters.processed += len(self._latest)
+                yield self._latest
+
+    def _own(self, run: Run) -> Run:
+        """Return the events of this reader: their numbers decide; batches differ between readers."""
+        if self._share is None:
+            return run
+        turn = run._view.choice.numbers // SHARED % self._share.readers
+        return run.isel(np.flatnonzero(turn == self._share.reader))
 
     def _arrived(self, batch: int, timeout: float | None) -> Iterator[Run]:
         """Yield what has come since the last time."""
@@ -114,12 +124,19 @@ class ClosedRun(RunBatches):
                 return
 
     def _once(self, batch: int) -> Iterator[Run]:
-        begin, done, total = time.monotonic(), 0, len(self._run)
-        while done < total and not self._closed.is_set():
-            due = total if self._rate is None else int((time.monotonic() - begin) * self._rate) + 1
-            end = min(total, due, done + batch) if self.policy == "complete" else min(total, due)
-            if end > done:
-                yield self._run.isel(slice(done, end))
-                done = end
-            else:
+        due, begin, done = self._due(), time.monotonic(), 0
+        while done < len(due) and not self._closed.is_set():
+            now = int(np.searchsorted(due, time.monotonic() - begin, side="right"))
+            end = min(now, done + batch) if self.policy == "complete" else now
+            if end == done:
                 self._closed.wait(TICK)
+                continue
+            first = done == 0
+            yield self._run.isel(slice(done, end))
+            done = end
+            if first:  # it compiles kernels and looks constants up: not for the clock to count
+                begin = time.monotonic() - due[done - 1]
+
+    def _due(self) -> npt.NDArray[np.float64]:
+        """Return when each event is due, in seconds after the first."""
+        return np.arange(len(self._run)) / (self._rate or np.inf)

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import takewhile
+import uuid
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -20,6 +21,16 @@ from psana_dask.errors import PageError  # noqa: E402
 from psana_dask.stream.followed import ClosedRun  # noqa: E402
 from psana_dask.stream.replay import moments  # noqa: E402
 from psana_dask.stream.sending import Sender, serve  # noqa: E402
+
+WRITE_LIVE = """
+import sys
+from psana_dask.simulate import Detector, RunSpec
+from psana_dask.simulate.live import write_live
+
+cam = Detector(name="cam", kind="camera", shape=(120, 160))
+detectors = (cam, Detector(name="gmd", kind="gmd", stream=1))
+write_live(RunSpec(events=5000, detectors=detectors, smalldata=False), sys.argv[1], rate=60)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +153,7 @@ def test_limits_stay_where_they_are_typed(page, run):
 
 def colours(live):
     """Lowest and highest colour of the first picture."""
-    mapper = next(iter(live._pages[0]._plots.values()))._image.glyph.color_mapper
+    mapper = next(iter(live._pages[0]._plots.values()))._bar.color_mapper
     return mapper.low, mapper.high
 
 
@@ -218,24 +229,144 @@ def test_errors_are_shown_and_not_swallowed(page, run, monkeypatch, shot):
         shot("monitor_failed")
 
 
-def test_a_stream_in_the_browser(page, run, free_port):
-    url, stopped = f"tcp://127.0.0.1:{free_port}", threading.Event()
+@contextmanager
+def another_process(*command):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, *command], **quiet) as process:
+        try:
+            yield
+        finally:
+            process.send_signal(2)  # Ctrl-C: it takes its shared memory away
+
+
+@pytest.fixture(params=["tcp", "shmem", "live"])
+def source(request, folder, free_port, tmp_path):
+    """A source of events whose other side is another process."""
+    served = ("-m", "psana_dask", "serve", str(folder), "--rate", "60", "--loop")
+    if request.param == "tcp":
+        url = f"tcp://127.0.0.1:{free_port}"
+        command = (*served, "--zmq", url, "--pub")
+    elif request.param == "shmem":
+        if sys.platform != "linux":
+            pytest.skip("POSIX message queues are Linux only")
+        tag = f"test_{uuid.uuid4().hex[:12]}"
+        url, command = f"shmem://{tag}", (*served, "--shmem", tag)
+    else:
+        url, command = f"live:{tmp_path / 'run'}", ("-c", WRITE_LIVE, str(tmp_path / "run"))
+    with another_process(*command):
+        deadline = time.monotonic() + 60
+        while request.param == "live" and not [*tmp_path.rglob("*.inprogress")]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield request.param, url
+
+
+def test_events_of_another_process_in_the_browser(page, source, shot):
+    kind, url = source
+    patient = {} if kind == "live" else {"timeout": 60}
+    with psana_dask.plot.live(url, ["cam.raw", "gmd"], **patient) as live:
+        opened(page, live)
+        until(page, lambda: page.locator("h2", has_text="gmd_milliJoulesPerPulse").count() > 0)
+        before, first = page.locator(".bar").evaluate(ALL_COUNTS), picture(page)
+        numbers = figure_of(page, "gmd_milliJoulesPerPulse")
+        told = numbers.screenshot()
+        until(page, lambda: count(page, "processed") > before["processed"] + 20)
+        until(page, lambda: picture(page) != first and numbers.screenshot() != told)
+        seen = page.locator(".bar").evaluate(ALL_COUNTS)
+        assert seen["received"] >= seen["processed"] > before["processed"]
+        assert live.error is None
+        assert page.locator(".error").count() == 0
+        shot(f"monitor_{kind}")
+
+
+# ---- the last state -------------------------------------------------------------------------------
+def wait_for_end(live):
+    deadline = time.monotonic() + 60
+    while not live._feed.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def shows_the_end(page, live, events):
+    """Open a page, and wait until it shows the last picture, the numbers and the counters."""
+    page.goto(live.url)
+    page.locator(".state.ended").wait_for()
+    page.locator("h2", has_text="cam_raw").wait_for()
+    page.get_by_text(f"of {events:,} events").first.wait_for()  # the numbers
+    page.get_by_text(f"event of {str(live._feed.snapshot.view.time[-1])[:23].replace('T', ' ')}").wait_for()
+    until(page, lambda: count(page, "processed") == events)
+    until(page, lambda: not live._pages[-1]._under_way)  # the browser says that it painted all of it
+    colours = page.evaluate(PIXELS)
+    assert len(colours) > 20, colours
+
+
+PIXELS = """() => {
+    const plot = Bokeh.index.find_one_by_id(Bokeh.documents[0].get_model_by_name("cam_raw").id)
+    const {left, top, width, height} = plot.frame.bbox, ctx = plot.canvas_view.primary.ctx
+    const seen = ctx.getImageData(left, top, width, height).data
+    return [...new Set(new Uint32Array(seen.buffer))]
+}"""
+"""The colours of the picture, as they lie on the canvas of the browser."""
+
+
+def test_a_page_that_is_opened_after_the_end_shows_the_last_state(page, run, shot):
+    with psana_dask.plot.live(run, ["cam.raw", "gmd"], rate=5000) as live:
+        wait_for_end(live)
+        shows_the_end(page, live, 1500)
+        shot("monitor_ended")
+
+
+def test_a_page_that_is_opened_after_the_end_of_a_stream(page, run, free_port):
+    url = f"tcp://127.0.0.1:{free_port}"
 
     def send():
-        with Sender(url, run.format, "pub") as sender:
-            serve(sender, takewhile(lambda _: not stopped.is_set(), moments(run._recording)), 60)
+        with Sender(url, run.format) as sender:
+            serve(sender, moments(run.isel(slice(0, 40))._recording), 1000)
             sender.end()
 
     sending = threading.Thread(target=send)
     sending.start()
-    try:
-        with psana_dask.plot.live(url, ["cam.raw", "gmd"]) as live:
-            opened(page, live)
-            before = count(page, "received")
-            until(page, lambda: count(page, "received") > before + 20)
-    finally:
-        stopped.set()
+    with psana_dask.plot.live(url, ["cam.raw", "gmd"], policy="complete") as live:
         sending.join()
+        wait_for_end(live)
+        shows_the_end(page, live, live.counters.processed)
+
+
+def test_what_panel_forgets_to_send_is_asked_for(page, run, monkeypatch):
+    """Panel queues what comes while something else is written, and now and then leaves it there."""
+    import panel.io.document as sending
+
+    forgotten, write = [], sending.write_events
+
+    def forgets(doc, connections, events):
+        shown = [page._shown for page in live._pages if doc is page._document]
+        if shown and shown[0] == 2 and not forgotten:  # nothing comes after it
+            forgotten.append(events)
+            sending._WRITE_MSGS[doc] = {c: [c.protocol.create("PATCH-DOC", events)] for c in connections}
+        else:
+            write(doc, connections, events)
+
+    monkeypatch.setattr(sending, "write_events", forgets)
+    with psana_dask.plot.live(run, ["cam.raw", "gmd"], rate=5000) as live:
+        wait_for_end(live)
+        shows_the_end(page, live, 1500)
+    assert forgotten
+
+
+# ---- many pictures --------------------------------------------------------------------------------
+def test_a_slow_browser_skips_pictures_and_nothing_piles_up(page, run):
+    with psana_dask.plot.live(run, ["cam.raw", "gmd"], rate=100) as live:
+        opened(page, live)
+        shown = live._pages[0]
+        page.evaluate("setInterval(() => { const t = Date.now(); while (Date.now() - t < 380); }, 400)")
+        until(page, lambda: shown._took > 0.3)
+        before, number, most = live._feed.snapshot.number, shown._sent, 0
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            most = max(most, len(shown._under_way))
+            time.sleep(0.01)
+        assert most <= 2
+        assert 0 < shown._sent - number < live._feed.snapshot.number - before
 
 
 def wait_until_still(shown):
