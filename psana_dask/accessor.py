@@ -22,6 +22,11 @@ class ArrayAccessor:
     Parameters
     ----------
     array : DataArray
+
+    Examples
+    --------
+    >>> image = run.epixquad.image[0]
+    >>> image.psana.plot()
     """
 
     def __init__(self, array: xr.DataArray) -> None:
@@ -131,6 +136,10 @@ class DatasetAccessor:
     Parameters
     ----------
     dataset : Dataset
+
+    Examples
+    --------
+    >>> run.dataset("hsd").psana.padded("hsd_chan00", 16)
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:

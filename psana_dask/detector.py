@@ -40,6 +40,11 @@ class Detector:
     ----------
     view : View
     entry : Entry
+
+    Examples
+    --------
+    >>> det = run.epixquad
+    >>> det.image.isel(time=0).psana.plot()
     """
 
     def __init__(self, view: View, entry: Entry) -> None:
@@ -48,22 +53,42 @@ class Detector:
 
     @property
     def name(self) -> str:
-        """What users call it."""
+        """What users call it.
+
+        Examples
+        --------
+        >>> run.epixquad.name
+        """
         return self._entry.name
 
     @property
     def alias(self) -> str:
-        """The name in the file."""
+        """The name in the file.
+
+        Examples
+        --------
+        >>> run.epixquad.alias
+        """
         return self._entry.alias
 
     @property
     def det_type(self) -> str:
-        """The type in the file."""
+        """The type in the file.
+
+        Examples
+        --------
+        >>> run.epixquad.det_type
+        """
         return self._entry.det_type
 
     @property
     def source(self) -> Mapping[str, Any]:
-        """Where it comes from: name, address (LCLS-1), type, serial numbers, algorithms, as in the file."""
+        """Where it comes from: name, address (LCLS-1), type, serial numbers, algorithms, as in the file.
+
+        Examples
+        --------
+        >>> run.epixquad.source
+        """
         channels = self._entry.channels.values()
         address = {"source": self._entry.source} if self._entry.source else {}
         return {
@@ -76,7 +101,12 @@ class Detector:
 
     @property
     def fields(self) -> list[str]:
-        """Names of its fields."""
+        """Names of its fields.
+
+        Examples
+        --------
+        >>> list(run.epixquad.fields)
+        """
         return list(self._entry.channels)
 
     def field(self, name: str, chunks: Any = "auto") -> xr.DataArray | xr.Dataset:
@@ -124,12 +154,22 @@ class Detector:
 
     @property
     def damage(self) -> xr.DataArray:
-        """Damage word of each event; 0 everywhere if no event of the run has the detector."""
+        """Damage word of each event; 0 everywhere if no event of the run has the detector.
+
+        Examples
+        --------
+        >>> run.epixquad.damage.values.any()
+        """
         return self._of_events("damage", np.uint32).rename("damage")
 
     @property
     def present(self) -> xr.DataArray:
-        """Whether each event has the detector; False everywhere if no event of the run has it."""
+        """Whether each event has the detector; False everywhere if no event of the run has it.
+
+        Examples
+        --------
+        >>> run.select(run.epixquad.present)
+        """
         return self._of_events("present", np.bool_).rename(f"{self.name}_present")
 
     def _of_events(self, name: str, dtype: Any) -> xr.DataArray:
@@ -142,7 +182,12 @@ class Detector:
 
     @property
     def config(self) -> DetectorConfig:
-        """Its settings at the end of the run; `Run.config` gives them at any time."""
+        """Its settings at the end of the run; `Run.config` gives them at any time.
+
+        Examples
+        --------
+        >>> run.epixquad.config
+        """
         return detector_config(self._view.recording, self.alias)
 
     # ---- pixels -------------------------------------------------------------------------------
@@ -154,7 +199,12 @@ class Detector:
 
     @property
     def constants(self) -> Mapping[str, Constants]:
-        """The calibration constants in force, by kind; each says where it came from."""
+        """The calibration constants in force, by kind; each says where it came from.
+
+        Examples
+        --------
+        >>> run.epixquad.constants["pedestals"].attrs()
+        """
         return self._imaging.constants
 
     def explain_constants(self) -> str:
@@ -168,27 +218,52 @@ class Detector:
 
     @property
     def pedestals(self) -> xr.DataArray:
-        """Mean dark level, ADU."""
+        """Mean dark level, ADU.
+
+        Examples
+        --------
+        >>> run.epixquad.pedestals.mean()
+        """
         return self._imaging.constant("pedestals")
 
     @property
     def rms(self) -> xr.DataArray:
-        """Noise of the dark level, ADU."""
+        """Noise of the dark level, ADU.
+
+        Examples
+        --------
+        >>> run.epixquad.rms.mean()
+        """
         return self._imaging.constant("pixel_rms")
 
     @property
     def gain(self) -> xr.DataArray:
-        """Gain of each pixel (and range)."""
+        """Gain of each pixel (and range).
+
+        Examples
+        --------
+        >>> run.epixquad.gain.mean()
+        """
         return self._imaging.constant("pixel_gain")
 
     @property
     def status(self) -> xr.DataArray:
-        """Status words of the pixels: why a pixel is bad."""
+        """Status words of the pixels: why a pixel is bad.
+
+        Examples
+        --------
+        >>> (run.epixquad.status != 0).sum()
+        """
         return self._imaging.constant("pixel_status")
 
     @property
     def mask(self) -> xr.DataArray:
-        """Good pixels (1) and bad ones (0), from status words and the mask constant."""
+        """Good pixels (1) and bad ones (0), from status words and the mask constant.
+
+        Examples
+        --------
+        >>> int((run.epixquad.mask == 0).sum())
+        """
         return self.masked()
 
     def masked(self, **choices: Any) -> xr.DataArray:
@@ -222,6 +297,10 @@ class Detector:
         ------
         ConstantsNotFound
             No pedestals; the message says where they were looked for.
+
+        Examples
+        --------
+        >>> run.epixquad.calib.isel(time=0)
         """
         return self._exported("calib") if "calib" in self._entry.channels else self.calibrated()
 
@@ -300,6 +379,10 @@ class Detector:
         ------
         ConstantsError
             The settings do not say which ranges the pixels have (ePix10ka).
+
+        Examples
+        --------
+        >>> run.epixquad.gain_range.isel(time=0)
         """
         lazy, attrs = self._imaging.calibration.gain_range()
         return self._imaging.labelled(lazy, "gain_range", attrs, "auto", self._imaging.panel_coords())
@@ -312,6 +395,10 @@ class Detector:
         ------
         GeometryError
             Neither is known.
+
+        Examples
+        --------
+        >>> run.epixquad.geometry.shape
         """
         return self._imaging.geometry
 
@@ -322,6 +409,10 @@ class Detector:
         Raises
         ------
         ConstantsNotFound, GeometryError
+
+        Examples
+        --------
+        >>> run.epixquad.image.isel(time=0).psana.plot()
         """
         if "image" in self._entry.channels:
             return self._exported("image")
@@ -576,7 +667,12 @@ class Detector:
     # ---- text ---------------------------------------------------------------------------------
     @cached_property
     def presence(self) -> float:
-        """Share of the events that have it, 0 to 1."""
+        """Share of the events that have it, 0 to 1.
+
+        Examples
+        --------
+        >>> run.epixquad.presence
+        """
         main = self._main
         if main is None or not len(self._view.choice):
             return 0.0

@@ -97,7 +97,12 @@ class Evr:
 
     @property
     def this_fiducial(self) -> Evr:
-        """The same for codes of the event's own fiducial: LCLS-1 receivers may list earlier ones too."""
+        """The same for codes of the event's own fiducial: LCLS-1 receivers may list earlier ones too.
+
+        Examples
+        --------
+        >>> run.evr.this_fiducial.has(90)
+        """
         return Evr(self._view, own_fiducial=True)
 
     def _words(self) -> npt.NDArray[np.uint16]:
@@ -105,7 +110,12 @@ class Evr:
 
     @property
     def codes(self) -> xr.DataArray:
-        """Which event has which code, bool (time, code)."""
+        """Which event has which code, bool (time, code).
+
+        Examples
+        --------
+        >>> run.evr.codes.sum("time")
+        """
         import xarray as xr
 
         flags = all_flags(self._words())

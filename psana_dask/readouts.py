@@ -103,6 +103,11 @@ class Readouts:
     which : {"before", "after"}
     make : callable
         From a View to a Run.
+
+    Examples
+    --------
+    >>> readouts = run.group_by_readout("opal")
+    >>> readouts.mean("gmd")
     """
 
     run: Any
@@ -113,7 +118,12 @@ class Readouts:
 
     @cached_property
     def positions(self) -> Ints:
-        """Positions of the events with a readout, (readout,)."""
+        """Positions of the events with a readout, (readout,).
+
+        Examples
+        --------
+        >>> readouts.positions
+        """
         found = readout_positions(self.view, self.detector)
         if not len(found):
             raise NameNotFound(f"no event has {self.detector}: there are no readouts to group by")
@@ -121,19 +131,34 @@ class Readouts:
 
     @cached_property
     def window(self) -> Ints:
-        """Window of each event, (event,); -1 where there is none."""
+        """Window of each event, (event,); -1 where there is none.
+
+        Examples
+        --------
+        >>> readouts.window
+        """
         return window_numbers(len(self.view.choice), self.positions, self.which)
 
     @property
     def complete(self) -> Bools:
-        """Whether both ends of each window are in the run, (readout,)."""
+        """Whether both ends of each window are in the run, (readout,).
+
+        Examples
+        --------
+        >>> readouts.complete.all()
+        """
         whole = np.ones(len(self), bool)
         whole[0 if self.which == "before" else -1] = False
         return whole
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row for each readout: first and last event, number of events, complete or not."""
+        """One row for each readout: first and last event, number of events, complete or not.
+
+        Examples
+        --------
+        >>> readouts.table
+        """
         import pandas as pd
 
         inside = np.flatnonzero(self.window >= 0)
@@ -168,6 +193,10 @@ class Readouts:
         """Reduce each window: as `Run.reduce`, with the dimension ``readout`` (times of the readouts).
 
         The coordinate ``complete`` says which windows have both their ends in the run.
+
+        Examples
+        --------
+        >>> readouts.reduce(["mean", "count"], "gmd")
         """
         import xarray as xr
 
@@ -179,15 +208,30 @@ class Readouts:
         return found.assign_coords(readout=time, complete=("readout", self.complete[numbers]))
 
     def sum(self, names: Names = None, **choices: Any) -> Any:
-        """Return the sum over each window."""
+        """Return the sum over each window.
+
+        Examples
+        --------
+        >>> readouts.sum("gmd")
+        """
         return self._statistic("sum", names, choices)
 
     def mean(self, names: Names = None, **choices: Any) -> Any:
-        """Return the mean over each window."""
+        """Return the mean over each window.
+
+        Examples
+        --------
+        >>> readouts.mean("gmd.milliJoulesPerPulse")
+        """
         return self._statistic("mean", names, choices)
 
     def count(self, names: Names = None, **choices: Any) -> Any:
-        """Return how many events of each window have the detectors."""
+        """Return how many events of each window have the detectors.
+
+        Examples
+        --------
+        >>> readouts.count("gmd")
+        """
         return self._statistic("count", names, choices)
 
     def _statistic(self, what: str, names: Names, choices: dict[str, Any]) -> Any:
@@ -247,6 +291,10 @@ class Readouts:
         -------
         dict of str to list of DataArray
             One array, on ``time``, for each readout; loaded.
+
+        Examples
+        --------
+        >>> readouts.lists(["gmd.milliJoulesPerPulse"])
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DroppedWarning)
@@ -277,6 +325,10 @@ class Readouts:
         ----------
         **choices
             ``batch, timeout, poll, patience``, as for `Run.follow`.
+
+        Examples
+        --------
+        >>> next(readouts.follow())
         """
         yield from map(self.make, live_windows(follow(self.view, **choices), self.detector, self.which))
 
@@ -297,6 +349,10 @@ class LiveReadouts:
     which : {"before", "after"}
     make : callable
         From a View to a Run.
+
+    Examples
+    --------
+    >>> readouts = stream.group_by_readout("opal")  # doctest: +SKIP
     """
 
     live: Any
@@ -316,6 +372,10 @@ class LiveReadouts:
         ------
         NameNotFound
             The stream has no such detector.
+
+        Examples
+        --------
+        >>> next(readouts.follow())  # doctest: +SKIP
         """
         views = (run._view for run in self.live.follow_runs(**choices))
         yield from map(self.make, live_windows(views, self.detector, self.which))

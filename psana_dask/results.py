@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 class EventResults:
-    """The calls of a `Run` that go through its events."""
+    """The calls of a `Run` that go through its events.
+
+    Examples
+    --------
+    >>> run.mean("epixquad.image")  # a Run, or a stream of one
+    """
 
     _view: View
 

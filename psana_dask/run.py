@@ -64,37 +64,72 @@ class Run(EventResults):
     # ---- facts --------------------------------------------------------------------------------
     @property
     def experiment(self) -> str | None:
-        """Name of the experiment."""
+        """Name of the experiment.
+
+        Examples
+        --------
+        >>> run.experiment
+        """
         return self._recording.experiment
 
     @property
     def number(self) -> int | None:
-        """Run number."""
+        """Run number.
+
+        Examples
+        --------
+        >>> run.number
+        """
         return self._recording.number
 
     @property
     def format(self) -> str:
-        """File format: ``"xtc2"`` (LCLS-II) or ``"xtc"`` (LCLS-1)."""
+        """File format: ``"xtc2"`` (LCLS-II) or ``"xtc"`` (LCLS-1).
+
+        Examples
+        --------
+        >>> run.format
+        """
         return self._recording.format
 
     @property
     def files(self) -> list[str]:
-        """Paths of the data files."""
+        """Paths of the data files.
+
+        Examples
+        --------
+        >>> run.files[0]
+        """
         return list(dict.fromkeys(path for stream in self._recording.streams for path in stream.parts))
 
     @property
     def start(self) -> np.datetime64:
-        """Time of the first event (NaT without events)."""
+        """Time of the first event (NaT without events).
+
+        Examples
+        --------
+        >>> run.start
+        """
         return self._view.time[0] if len(self) else np.datetime64("NaT", "ns")
 
     @property
     def stop(self) -> np.datetime64:
-        """Time of the last event (NaT without events)."""
+        """Time of the last event (NaT without events).
+
+        Examples
+        --------
+        >>> run.stop - run.start
+        """
         return self._view.time[-1] if len(self) else np.datetime64("NaT", "ns")
 
     @property
     def problems(self) -> pd.DataFrame:
-        """What is wrong with the run: file, offset, event, what."""
+        """What is wrong with the run: file, offset, event, what.
+
+        Examples
+        --------
+        >>> run.problems
+        """
         import pandas as pd
 
         return pd.DataFrame(self._all_problems, columns=list(Problem._fields))
@@ -119,7 +154,13 @@ class Run(EventResults):
     # ---- what is in it ------------------------------------------------------------------------
     @property
     def detectors(self) -> Mapping[str, Detector]:
-        """Detectors by name."""
+        """Detectors by name.
+
+        Examples
+        --------
+        >>> list(run.detectors)
+        >>> run.detectors["gmd"].facts()
+        """
         return Detectors({name: Detector(self._view, e) for name, e in self._view.entries.items()})
 
     def __getitem__(self, name: str | tuple[str, str]) -> Any:
@@ -205,19 +246,35 @@ class Run(EventResults):
     # ---- slow data ----------------------------------------------------------------------------
     @cached_property
     def epics(self) -> Epics:
-        """EPICS variables: ``run.epics["PV"]`` at their own rate, ``run.epics.at(time)`` as steps."""
+        """EPICS variables: ``run.epics["PV"]`` at their own rate, ``run.epics.at(time)`` as steps.
+
+        Examples
+        --------
+        >>> run.epics["TST:SAMPLE:TEMP"]
+        """
         return Epics(self._recording, self._view.time)
 
     @property
     def archiver(self) -> ArchiveRange:
-        """EPICS variables from the archiver ``$PSANA_DASK_ARCHIVER``: ``run.archiver["PV"]``."""
+        """EPICS variables from the archiver ``$PSANA_DASK_ARCHIVER``: ``run.archiver["PV"]``.
+
+        Examples
+        --------
+        >>> run.archiver["XPP:ROOM:TEMP"]  # doctest: +SKIP
+        """
         from psana_dask.archive import ArchiveRange, archiver
 
         return ArchiveRange(archiver(), self.start, self.stop, self._view.time)
 
     @property
     def evr(self) -> Evr:
-        """Event codes."""
+        """Event codes.
+
+        Examples
+        --------
+        >>> run.evr[90]
+        >>> run.select(run.evr.has(90))
+        """
         return Evr(self._view)
 
     def flags(self, rules: Mapping[str, Sequence[int]]) -> xr.Dataset:
@@ -234,12 +291,22 @@ class Run(EventResults):
 
     @property
     def steps(self) -> pd.DataFrame:
-        """One row per scan step: start, stop, events, scan values."""
+        """One row per scan step: start, stop, events, scan values.
+
+        Examples
+        --------
+        >>> run.steps.delay
+        """
         return steps_table(self._recording, self._recording.events.step[self._view.choice.numbers])
 
     @property
     def scan(self) -> xr.Dataset:
-        """Scan values of each step."""
+        """Scan values of each step.
+
+        Examples
+        --------
+        >>> run.scan.delay
+        """
         import xarray as xr
 
         steps = steps_of(self._recording)
@@ -255,6 +322,11 @@ class Run(EventResults):
         LCLS-1 has also ``l3`` (0 none, 1 pass, 2 fail), ``trimmed`` (L3 threw the payload away),
         ``recorder_only`` (no DAQ stream has the event), ``vector``, ``ticks`` and ``dgram_damage``.
         ``run.events.to_dataframe()`` has a row for each event.
+
+        Examples
+        --------
+        >>> run.events.time[3].values
+        >>> run.events.step
         """
         import xarray as xr
 

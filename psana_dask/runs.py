@@ -55,7 +55,12 @@ class Runs(Sequence[Run]):
 
     @property
     def numbers(self) -> list[int]:
-        """The run numbers; -1 for a run whose files do not say it."""
+        """The run numbers; -1 for a run whose files do not say it.
+
+        Examples
+        --------
+        >>> runs.numbers
+        """
         return [-1 if run.number is None else run.number for run in self._runs]
 
     def number(self, number: int) -> Run:
@@ -64,6 +69,10 @@ class Runs(Sequence[Run]):
         Raises
         ------
         RunNotFound
+
+        Examples
+        --------
+        >>> runs.number(runs.numbers[0])
         """
         for run in self._runs:
             if run.number == number:
@@ -72,7 +81,12 @@ class Runs(Sequence[Run]):
         raise RunNotFound(f"no run {number} among these; there are {there}")
 
     def having(self, *detectors: str) -> Runs:
-        """Return the runs that have all of some detectors in any event."""
+        """Return the runs that have all of some detectors in any event.
+
+        Examples
+        --------
+        >>> runs.having("epixquad")
+        """
 
         def has(run: Run) -> bool:
             try:
@@ -89,6 +103,10 @@ class Runs(Sequence[Run]):
         ----------
         wanted : condition, times, slice of times, DataArray, or callable
             As for `Run.select`; a callable makes it of each run: ``lambda run: run.evr.has(90)``.
+
+        Examples
+        --------
+        >>> runs.select(lambda run: run.evr.has(90))
         """
         return Runs(run.select(wanted(run) if callable(wanted) else wanted) for run in self._runs)
 
@@ -108,6 +126,10 @@ class Runs(Sequence[Run]):
             No run has it.
         ValueError
             A detector has other frames in one run than in another.
+
+        Examples
+        --------
+        >>> runs.dataset(["gmd"])
         """
         join = join or ("outer" if names is None else "inner")
         parts = list(
@@ -117,7 +139,12 @@ class Runs(Sequence[Run]):
         return plain_dims(stacked(parts), detectors)
 
     def dataframe(self, names: Names = None, **choices: Any) -> dd.DataFrame:
-        """Return the scalars of all runs as one dask DataFrame, with the column ``run``."""
+        """Return the scalars of all runs as one dask DataFrame, with the column ``run``.
+
+        Examples
+        --------
+        >>> runs.dataframe(["gmd"])
+        """
         import dask.dataframe as dd
 
         parts = list(self._each(lambda run: run.dataframe(names, **choices), names))
@@ -126,7 +153,12 @@ class Runs(Sequence[Run]):
     def map(
         self, function: Callable[[xr.Dataset], Any], names: Names = None, **choices: Any
     ) -> xr.Dataset | xr.DataArray:
-        """Apply a function to the events of all runs, lazily, with the coordinate ``run``; see `Run.map`."""
+        """Apply a function to the events of all runs, lazily, with the coordinate ``run``; see `Run.map`.
+
+        Examples
+        --------
+        >>> runs.map(lambda events: events.epixquad_raw.max(("panel", "row", "col")), "epixquad.raw")
+        """
         parts = list(self._each(lambda run: run.map(function, names, **choices), names))
         if not hasattr(parts[0][1], "data_vars"):
             name = parts[0][1].name
@@ -184,8 +216,8 @@ class Runs(Sequence[Run]):
 
         Examples
         --------
-        >>> runs.reduce("cspad.image", by=("delay", edges))  # the cube of all runs
-        >>> runs.mean("gmd.energy", by=["run", "step"])
+        >>> runs.reduce("epixquad.image", by=("delay", edges))  # the cube of all runs
+        >>> runs.mean("gmd.milliJoulesPerPulse", by=["run", "step"])
         """
         from psana_dask.reductions.together import Together, side_by_side
 
@@ -201,27 +233,57 @@ class Runs(Sequence[Run]):
         return parts[0][1] if alone else together.put(parts, merge)
 
     def mean(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the mean over the events of all runs; see `reduce`."""
+        """Return the mean over the events of all runs; see `reduce`.
+
+        Examples
+        --------
+        >>> runs.mean("epixquad.image", by="run")
+        """
         return self.reduce("mean", names, by=by, mask=mask, **choices)
 
     def std(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the standard deviation over the events of all runs (of the population)."""
+        """Return the standard deviation over the events of all runs (of the population).
+
+        Examples
+        --------
+        >>> runs.std("epixquad.raw")
+        """
         return self.reduce("std", names, by=by, mask=mask, **choices)
 
     def var(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the variance over the events of all runs (of the population)."""
+        """Return the variance over the events of all runs (of the population).
+
+        Examples
+        --------
+        >>> runs.var("epixquad.raw")
+        """
         return self.reduce("var", names, by=by, mask=mask, **choices)
 
     def sum(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the sum over the events of all runs."""
+        """Return the sum over the events of all runs.
+
+        Examples
+        --------
+        >>> runs.sum("gmd", by="run")
+        """
         return self.reduce("sum", names, by=by, mask=mask, **choices)
 
     def min(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the least value of each pixel in all runs."""
+        """Return the least value of each pixel in all runs.
+
+        Examples
+        --------
+        >>> runs.min("gmd")
+        """
         return self.reduce("min", names, by=by, mask=mask, **choices)
 
     def max(self, names: Names = None, by: Any = None, mask: Any = None, **choices: Any) -> Any:
-        """Return the greatest value of each pixel in all runs."""
+        """Return the greatest value of each pixel in all runs.
+
+        Examples
+        --------
+        >>> runs.max("gmd")
+        """
         return self.reduce("max", names, by=by, mask=mask, **choices)
 
     # "count" is that of a sequence: how often it holds a run

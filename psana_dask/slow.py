@@ -46,12 +46,22 @@ class Epics:
 
     @cached_property
     def series(self) -> dict[str, Series]:
-        """Updates by name."""
+        """Updates by name.
+
+        Examples
+        --------
+        >>> list(run.epics.series)
+        """
         return _epics_series(self._recording)[0]
 
     @property
     def problems(self) -> list[Problem]:
-        """Variables that several streams deliver."""
+        """Variables that several streams deliver.
+
+        Examples
+        --------
+        >>> run.epics.problems
+        """
         return _epics_series(self._recording)[1]
 
     def find(self, name: str) -> Series:
@@ -125,7 +135,12 @@ class Epics:
 
     @property
     def moved(self) -> list[str]:
-        """Names of the variables that changed during the run."""
+        """Names of the variables that changed during the run.
+
+        Examples
+        --------
+        >>> run.epics.moved
+        """
         return [n for n, s in self.series.items() if bool(np.any(s.values[1:] != s.values[:-1]))]
 
     def __repr__(self) -> str:

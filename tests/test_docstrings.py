@@ -1,18 +1,28 @@
-"""Every public call has an example in its docstring, and docs/api.md names nothing that is not there."""
+"""Every public call has an example in its docstring, and docs/api.md names nothing that is not there.
 
+The examples of what a user holds are run, too, but for those of calls that need another machine.
+"""
+
+import functools
 import inspect
 import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import psana_dask
+from psana_dask import simulate
 from psana_dask.accessor import ArrayAccessor, DatasetAccessor
 from psana_dask.detector import Detector
 from psana_dask.evr import Evr
+from psana_dask.pages.live import Live
+from psana_dask.readouts import LiveReadouts, Readouts
+from psana_dask.reductions.roi import Roi
 from psana_dask.results import EventResults
 from psana_dask.run import Run
+from psana_dask.runs import Runs
 from psana_dask.slow import Epics
 from psana_dask.stream.stream import Stream
 
@@ -25,6 +35,10 @@ OBJECTS = {
     "stream": (Stream,),
     "da.psana": (ArrayAccessor,),
     "ds.psana": (DatasetAccessor,),
+    "runs": (Runs,),
+    "readouts": (Readouts, LiveReadouts),
+    "spot": (Roi,),
+    "live": (Live,),
 }
 """What the page calls objects, and their classes."""
 
@@ -33,12 +47,17 @@ OF_DATA = {"cspad", "raw", "timetool"}
 
 
 def methods():
-    """Every public method of what a user holds."""
+    """Every class of what a user holds, its public methods and properties."""
     for name, kinds in OBJECTS.items():
         for kind in kinds:
+            yield f"{name}: {kind.__name__}", kind
             for attribute, value in vars(kind).items():
-                if inspect.isfunction(value) and not attribute.startswith("_"):
+                if attribute.startswith("_"):
+                    continue
+                if inspect.isfunction(value):
                     yield f"{name}.{attribute}", value
+                elif isinstance(value, property | functools.cached_property):
+                    yield f"{name}.{attribute}", getattr(value, "fget", None) or value.func
 
 
 def functions():
@@ -57,7 +76,7 @@ CALLS = {**dict(methods()), **dict(functions())}
 
 
 def test_there_are_many_calls():
-    assert len(CALLS) > 150
+    assert len(CALLS) > 250
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -66,6 +85,53 @@ def test_a_call_has_an_example(name):
     _, heading, example = text.partition("Examples\n--------\n")
     assert heading, name
     assert example.lstrip().startswith(">>> ") or "\n>>> " in example, name
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What the examples stand on: a run with everything, and what a user makes of it."""
+    folder = tmp_path_factory.mktemp("examples")
+    truth = simulate.write(simulate.demo_spec(events=16), folder)
+    shape = psana_dask.open(folder).epixquad.raw.shape[1:]
+    more = {"pixel_rms": np.full((7, *shape), 2.0, "f4"), "pixel_status": np.zeros((7, *shape), "u2")}
+    calib = [truth.calib, more]
+    run = psana_dask.open(folder, calib=calib)
+    spot = run.epixquad.roi(panel=0, rows=slice(10, 20), cols=slice(5, 9))
+    held = {
+        "psana_dask": psana_dask,
+        "run": run,
+        "runs": psana_dask.open_runs(folder, calib=calib),
+        "spot": spot,
+    }
+    held["edges"] = np.linspace(-1, 2, 4)
+    with psana_dask.open_stream(folder) as stream, psana_dask.plot.live(run, "gmd") as live:
+        next(stream.follow("gmd"))
+        yield held | {"stream": stream, "live": live, "readouts": run.group_by_readout("opal")}
+
+
+def properties():
+    """Properties of what a user holds, and every call of several runs, readouts and regions."""
+    for name, kinds in OBJECTS.items():
+        for kind in kinds:
+            for attribute, value in vars(kind).items():
+                plain = not inspect.isfunction(value) or name in ("runs", "readouts", "spot")
+                if plain and f"{name}.{attribute}" in CALLS:
+                    yield f"{name}.{attribute}"
+
+
+PROPERTIES = list(properties())
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_the_example_of_what_is_held_runs(name, names):
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    text = inspect.getdoc(CALLS[name]).partition("Examples\n--------\n")[2]
+    lines = [line[4:] for line in text.splitlines() if line.startswith((">>> ", "... "))]
+    for line in lines:
+        if "+SKIP" not in line:
+            exec(compile(line, name, "exec"), names)
 
 
 def named():

@@ -33,6 +33,10 @@ class Live:
     feed : Feed
         Not started.
     choices : Choices
+
+    Examples
+    --------
+    >>> live = psana_dask.plot.live(run, "epixquad")
     """
 
     def __init__(self, feed: Feed, choices: Choices) -> None:
@@ -49,7 +53,12 @@ class Live:
         self.close()
 
     def close(self) -> None:
-        """Close the pages, the server and the source."""
+        """Close the pages, the server and the source.
+
+        Examples
+        --------
+        >>> live.close()
+        """
         pages = list(self._pages)
         for page in pages:
             page.close()
@@ -74,11 +83,21 @@ class Live:
 
     @property
     def url(self) -> str:
-        """The address of the page; it is served on loopback if it is not served yet."""
+        """The address of the page; it is served on loopback if it is not served yet.
+
+        Examples
+        --------
+        >>> live.url  # doctest: +SKIP
+        """
         return (self._server or self.serve()).url
 
     def page(self) -> Any:
-        """Return the page for one browser, as a panel object: for panel apps of one's own."""
+        """Return the page for one browser, as a panel object: for panel apps of one's own.
+
+        Examples
+        --------
+        >>> live.page()  # doctest: +SKIP
+        """
         import panel as pn
 
         from psana_dask.pages.monitor import MonitorPage
@@ -112,17 +131,32 @@ class Live:
     # ---- what is in it ------------------------------------------------------------------------
     @property
     def counters(self) -> Counters:
-        """What became of the events so far."""
+        """What became of the events so far.
+
+        Examples
+        --------
+        >>> live.counters.processed
+        """
         return self._feed.counters
 
     @property
     def error(self) -> BaseException | None:
-        """Why reading ended, if it failed."""
+        """Why reading ended, if it failed.
+
+        Examples
+        --------
+        >>> live.error
+        """
         return self._feed.error
 
     @property
     def dataset(self) -> xr.Dataset | None:
-        """What was accumulated so far, as the user's own plots get it; None before the first event."""
+        """What was accumulated so far, as the user's own plots get it; None before the first event.
+
+        Examples
+        --------
+        >>> live.dataset
+        """
         snapshot = self._feed.snapshot
         return None if snapshot is None else snapshot.dataset
 

@@ -46,6 +46,11 @@ class Roi:
         1 good, 0 bad, of the whole frame.
     calibration : mapping, optional
         Choices for calibrated values, as `Detector.calibrated` takes them.
+
+    Examples
+    --------
+    >>> spot = run.epixquad.roi(panel=0, rows=slice(10, 20), cols=slice(5, 9))
+    >>> spot.sum()
     """
 
     view: View
@@ -58,12 +63,22 @@ class Roi:
 
     @property
     def raw(self) -> xr.DataArray:
-        """Its words, (time[, panel], row, col), lazy."""
+        """Its words, (time[, panel], row, col), lazy.
+
+        Examples
+        --------
+        >>> spot.raw
+        """
         return self._cut("raw")
 
     @property
     def calib(self) -> xr.DataArray:
-        """Its calibrated values, (time[, panel], row, col), lazy."""
+        """Its calibrated values, (time[, panel], row, col), lazy.
+
+        Examples
+        --------
+        >>> spot.calib
+        """
         return self._cut("calib")
 
     def sum(self, field: str = "calib") -> xr.DataArray:
@@ -72,11 +87,20 @@ class Roi:
         Parameters
         ----------
         field : {"calib", "raw"}
+
+        Examples
+        --------
+        >>> spot.sum()
         """
         return self._made(field, "sum")
 
     def mean(self, field: str = "calib") -> xr.DataArray:
-        """Return the mean of the region for every event, (time,) float64, lazy."""
+        """Return the mean of the region for every event, (time,) float64, lazy.
+
+        Examples
+        --------
+        >>> spot.mean("raw")
+        """
         return self._made(field, "mean")
 
     def projection(self, onto: str, field: str = "calib", statistic: str = "sum") -> xr.DataArray:
@@ -87,6 +111,10 @@ class Roi:
         onto : {"panel", "row", "col"}
         field : {"calib", "raw"}
         statistic : {"sum", "mean"}
+
+        Examples
+        --------
+        >>> spot.projection("col")
         """
         if onto not in DIMS or statistic not in ("sum", "mean"):
             asked = f"{statistic!r} onto {onto!r}"
@@ -101,6 +129,10 @@ class Roi:
         edges : sequence of float
             Increasing; the last bin includes its upper edge, as in `numpy.histogram`.
         field : {"calib", "raw"}
+
+        Examples
+        --------
+        >>> spot.histogram(range(0, 100, 10))
         """
         bounds = np.asarray(list(edges), np.float64)
         if len(bounds) < 2 or not (np.diff(bounds) > 0).all():

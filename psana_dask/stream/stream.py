@@ -132,6 +132,11 @@ class Stream:
     source : Batches or Tap
     calib, only, keep_damaged, policy, waiting
         Of a tap: as `open_stream` takes them.
+
+    Examples
+    --------
+    >>> stream = psana_dask.open("shmem://TAG")
+    >>> stream.follow("epixquad.raw")
     """
 
     def __init__(
@@ -170,7 +175,12 @@ class Stream:
 
     @property
     def counters(self) -> Counters:
-        """What became of the events so far."""
+        """What became of the events so far.
+
+        Examples
+        --------
+        >>> stream.counters.processed, stream.counters.dropped
+        """
         return self._batches.counters
 
     # ---- batches ------------------------------------------------------------------------------
@@ -254,7 +264,12 @@ class Stream:
 
     @property
     def latest(self) -> Run:
-        """The latest batch; waits for the first one if nothing was taken from the stream yet."""
+        """The latest batch; waits for the first one if nothing was taken from the stream yet.
+
+        Examples
+        --------
+        >>> stream.latest.epixquad.raw[0]
+        """
         found = self._batches.peek()
         if found is None:
             raise ReadError("the stream ended before its first event")
@@ -263,27 +278,52 @@ class Stream:
     # ---- what is in it ------------------------------------------------------------------------
     @property
     def detectors(self) -> Mapping[str, Any]:
-        """Detectors by name."""
+        """Detectors by name.
+
+        Examples
+        --------
+        >>> list(stream.detectors)
+        """
         return self.latest.detectors
 
     @property
     def epics(self) -> Epics:
-        """EPICS variables."""
+        """EPICS variables.
+
+        Examples
+        --------
+        >>> stream.epics["TST:SAMPLE:TEMP"]
+        """
         return self.latest.epics
 
     @property
     def evr(self) -> Evr:
-        """Event codes; ``stream.evr.has(90, -162)`` is a condition for `select`."""
+        """Event codes; ``stream.evr.has(90, -162)`` is a condition for `select`.
+
+        Examples
+        --------
+        >>> stream.select(lambda batch: batch.evr.has(90))
+        """
         return self.latest.evr
 
     @property
     def events(self) -> xr.Dataset:
-        """The event table of the latest batch."""
+        """The event table of the latest batch.
+
+        Examples
+        --------
+        >>> stream.events.time
+        """
         return self.latest.events
 
     @property
     def format(self) -> str:
-        """File format of the datagrams: ``"xtc2"`` or ``"xtc"``."""
+        """File format of the datagrams: ``"xtc2"`` or ``"xtc"``.
+
+        Examples
+        --------
+        >>> stream.format
+        """
         return self._batches.form
 
     def __getitem__(self, name: str | tuple[str, str]) -> Any:
