@@ -1,5 +1,6 @@
 """Runs that many tests read: written once per session, in a cache folder of the session's own."""
 
+import fcntl
 import json
 import os
 import pickle
@@ -176,12 +177,27 @@ def elsewhere():
 
 
 @pytest.fixture(scope="session")
-def run_notebook():
-    """Return a function that runs a notebook of ``notebooks/`` and gives it back with its outputs."""
-    return _run_notebook
+def run_notebook(tmp_path_factory, request):
+    """Return a function that runs a notebook of ``notebooks/`` and gives it back with its outputs.
+
+    A notebook is run once for all tests of a session, in whatever process they are, but for
+    ``run_notebook(name, again=True)``.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if hasattr(request.config, "workerinput") else base
+
+    def run(name, again=False):
+        kept = folder / f"{name}.ipynb"
+        with kept.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if again or not kept.exists():
+                kept.write_text(_executed(name))
+        return _without_bars(json.loads(kept.read_text()))
+
+    return run
 
 
-def _run_notebook(name):
+def _executed(name):
     source = Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb"
     with tempfile.TemporaryDirectory() as folder:
         # in a process of its own: nbclient wants the loop of the main thread, which a browser may hold
@@ -190,12 +206,16 @@ def _run_notebook(name):
         command = [sys.executable, *asked]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, f"{name}: {done.stderr[-4000:]}"
-    notebook = json.loads(done.stdout)
     if os.environ.get("CI_ARTEFACTS"):
         kept = Path(os.environ["CI_ARTEFACTS"]) / "notebooks"
         kept.mkdir(parents=True, exist_ok=True)
         (kept / source.name).write_text(done.stdout)
-    for cell in notebook["cells"]:  # a bar shows itself where something takes a second, on a busy machine
+    return done.stdout
+
+
+def _without_bars(notebook):
+    """Leave out progress bars: they show themselves where something takes a second, on a busy machine."""
+    for cell in notebook["cells"]:
         if "outputs" in cell:
             cell["outputs"] = [o for o in cell["outputs"] if "<progress" not in json.dumps(o)]
     return notebook
