@@ -227,7 +227,7 @@ class LocalStore:
             write_atomically(path, (folder / last.backup).read_bytes())
         else:
             path.unlink(missing_ok=True)
-        self._record(folder, "undo", last.file, kept, stamp, last.backup, f"{last.time} {comment}")
+        self._record(folder, "undo", last.file, kept, stamp, last.backup, f"of {last.time} {comment}")
         return last
 
     def last_deployment(self, detector: str, kind: str) -> HistoryLine:
@@ -256,4 +256,4 @@ def _history_lines(text: str) -> Iterator[HistoryLine]:
             continue
         yield HistoryLine(words.get("action", "other"), words["file"], words.get("backup", "-"),
                           re.sub(r" ", "", words.get("cptime", "")), words.get("user", ""),
-                          words.get("comment", words.get("cmt", "")))
+                          re.sub(r"(\w) :", r"\1:", words.get("comment", words.get("cmt", ""))))

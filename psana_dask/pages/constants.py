@@ -44,7 +44,7 @@ from psana_dask.pages.timeline import TimeLine
 if TYPE_CHECKING:
     from psana_dask.run import Run
 
-WIDTH = 300
+WIDTH = 230
 NOTHING = "nothing"
 
 
@@ -141,11 +141,12 @@ class ConstantsPage:
         self.shelf, self.write, self.asked = shelf, write, dict(asked or {})
         self.held: Held | None = None
         self.looked: Looked | None = None
+        self._dark: Constants | None = None  # what a dark run gave, while it is looked at
         self.status = Status()
         self._answers = Answers(document)
         self._listing, self._looking, self._why = (Background(document, self.status.failed) for _ in range(3))
         self.chooser = RunChooser(shelf, self._answers, self._listing, self.asked, self._list_names, WIDTH)
-        self.canvas = Canvas(self._zoomed, drawn_on=False, size=440)
+        self.canvas = Canvas(self._zoomed, drawn_on=False, size=400)
         self.timeline = TimeLine(self._clicked)
         why_not = "" if write else READ_ONLY
         self.deploy = Confirmed("Put in force", self._ask_deploy, document, self._changed, why_not)
@@ -167,39 +168,44 @@ class ConstantsPage:
         self.comment = w.TextInput(label="Comment", width=300, max_length=LONGEST_COMMENT)
         self.kind = w.Select(label="Kind", width=220)
         self.store, self.why = pane(), pane()
-        self.facts, self.history, self.title = pane(700), pane(820), pane(500)
+        self.facts, self.history, self.title = pane(700), pane(820), pane(900)
         self.bins = ColumnDataSource({"left": [], "right": [], "top": []})
-        self.histogram = figure(width=420, height=300, tools="xpan,xwheel_zoom,reset,save", name="histogram",
+        self.histogram = figure(width=400, height=300, tools="xpan,xwheel_zoom,reset,save", name="histogram",
                                 y_axis_label="pixels")  # fmt: skip
         self.histogram.quad("left", "right", "top", 0, source=self.bins, line_color=None)
+        self.tabs = self._tabs()
 
-    @property
-    def view(self) -> Any:
-        """Return the page."""
+    def _tabs(self) -> Any:
         row, column = pn.Row, pn.Column
-        choices = (self.chooser.experiment, self.chooser.run, self.detector, self.bar, self.minus, self.stage,
-                   self.contrast)  # fmt: skip
-        left = column(*choices, width=WIDTH + 20)
         pictures = row(pn.pane.Bokeh(self.canvas.figure), pn.pane.Bokeh(self.histogram))
-        tabs = pn.Tabs(
+        hint = pane(None, markup.note("The constant that is shown is put in force for other runs."))
+        return pn.Tabs(
             ("Picture", column(self.title, pictures)),
             ("Provenance", column(self.facts, self.why)),
             ("History", self.history),
             ("Dark runs", self.dark.view),
-            ("Deploy", column(
-                pn.pane.HTML(markup.note("The constant that is shown is put in force for other runs.")),
-                row(self.runs, self.comment), self.deploy.view)),
+            ("Deploy", column(hint, row(self.runs, self.comment), self.deploy.view)),
             ("Undo", column(self.kind, self.undo.view)),
+        )
+
+    @property
+    def view(self) -> Any:
+        """Return the page."""
+        left = pn.Column(
+            self.chooser.experiment, self.chooser.run, self.detector, self.bar, self.minus, self.stage,
+            self.contrast, width=WIDTH + 20,
         )  # fmt: skip
-        right = column(pn.pane.Bokeh(self.timeline.figure), tabs)
-        return column(self.status.view, self.store, row(left, right))
+        right = pn.Column(pn.pane.Bokeh(self.timeline.figure), self.tabs)
+        return pn.Column(self.status.view, self.store, pn.Row(left, right))
 
     def _watch(self) -> None:
         on = self._answers.on
         on(self.chooser.run, self._mark)
         on(self.detector, self._list)
-        for widget in (self.bar, self.minus, self.stage):
+        for widget in (self.bar, self.minus):
             on(widget, self._look)
+        on(self.stage, self._other_stage)
+        self._answers.click(self.dark.show, self._to_picture)
         on(self.contrast, self._colour)
 
     # ---- choosing -----------------------------------------------------------------------------
@@ -283,6 +289,7 @@ class ConstantsPage:
     def _look(self) -> None:
         bar, other = self._bar(self.bar.value), self._bar(self.minus.value)
         found, stage = self.held, str(self.stage.value or "")
+        self._dark = None
         if found is None or bar is None:
             self._nothing()
             return
@@ -296,11 +303,21 @@ class ConstantsPage:
         self.facts.object = self.title.object = ""
         self.status.say("no constant is stored for this detector")
 
+    def _to_picture(self) -> None:
+        if self.dark.kind.value:
+            self.tabs.active = 0
+
+    def _other_stage(self) -> None:
+        if self._dark is None:
+            self._look()
+        else:
+            self._look_at_dark(self._dark, str(self.stage.value or ""))
+
     def _look_at_dark(self, constant: Constants, stage: str) -> None:
         """Show what a dark run gave, before it is put in force."""
-        self._looking.do(
-            lambda: seen(constant, stage, {**facts(constant), "origin": "not put in force"}), self._show
-        )
+        self._dark = constant
+        told = {**facts(constant), "origin": "not put in force"}
+        self._looking.do(lambda: seen(constant, stage, told), self._show)
 
     def _show(self, looked: Looked) -> None:
         self.looked = looked
@@ -315,7 +332,8 @@ class ConstantsPage:
         text = markup.code(looked.text) if looked.text else ""
         self.facts.object = markup.facts(looked.facts) + text
         stage = f", {looked.stage}" if looked.stage else ""
-        whole = f"{looked.constant.kind}{stage}: {looked.facts.get('origin', '')}"
+        one = looked.constant
+        whole = f"{one.kind} of {one.detector}{stage}: {looked.facts.get('origin', '')}"
         self.title.object = markup.note(looked.facts.get("difference") or whole)
         self.status.say("")
 

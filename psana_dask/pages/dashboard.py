@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from psana_dask.run import Run
 
-WIDTH = 260
+WIDTH = 220
 KEPT = 50
 """Runs whose quality is remembered, for all users."""
 
@@ -155,7 +155,7 @@ class DashboardPage:
         self.points = ColumnDataSource(nothing)
         tips = [("x", "@x"), ("mean", "@y"), ("events", "@count")]
         tools = "pan,wheel_zoom,box_zoom,reset,save,hover"
-        self.plot = figure(width=760, height=420, tools=tools, name="scan", tooltips=tips)
+        self.plot = figure(width=700, height=420, tools=tools, name="scan", tooltips=tips)
         self.plot.line("x", "y", source=self.points, color="#1f77b4")
         self.plot.scatter("x", "y", source=self.points, size=6, color="#1f77b4")
         self.plot.segment("x", "low", "x", "high", source=self.points, color="#1f77b4")

@@ -230,7 +230,7 @@ def test_deploy_history_undo(tmp_path):
     assert second.backup.exists()
     assert second.difference.largest == 1
     assert store.find(SOURCE, "pedestals", 7).found().value[0, 0] == 2
-    assert [line.comment for line in store.history(SOURCE, "pedestals")] == ["first : one", "second"]
+    assert [line.comment for line in store.history(SOURCE, "pedestals")] == ["first: one", "second"]
     assert store.undo(SOURCE, "pedestals").comment == "second"
     assert store.find(SOURCE, "pedestals", 7).found().value[0, 0] == 1
     store.undo(SOURCE, "pedestals", comment="wrong run")

@@ -292,6 +292,9 @@ def test_a_dark_run_is_worked_out_and_put_in_force(page, browsing, calib, shot):
     page.get_by_label("Detector").last.select_option("opal")
     page.get_by_role("button", name="Work out").click()
     page.get_by_text("30 frames, pedestal").wait_for()
+    page.get_by_role("button", name="Show").click()
+    page.get_by_text("pedestals of opal: not put in force").wait_for()  # on the tab of pictures
+    page.get_by_text("Dark runs", exact=True).click()
     page.get_by_role("button", name="Put dark in force").click()
     page.get_by_text("pixel_status/5-end.data").wait_for()
     assert not (calib / "Camera::CalibV1" / "opal" / "pixel_status").exists()
