@@ -28,7 +28,7 @@ Ends = tuple[float, float]
 def ends_of(values: npt.NDArray[Any]) -> Ends | None:
     """Return the least and the largest finite value; None without one. Times are milliseconds."""
     if values.dtype.kind == "M":
-        values = values.astype("M8[ms]").astype(np.float64)
+        values = values[~np.isnat(values)].astype("M8[ms]").astype(np.float64)
     known = values[np.isfinite(values)]
     return (float(known.min()), float(known.max())) if known.size else None
 
