@@ -220,8 +220,24 @@ def find_runs(
         paths = _listed_files(source)
     runs = group_runs(paths)
     if experiment is not None:
-        runs = [r for r in runs if r.experiment == experiment] or runs
+        runs = _of_experiment(runs, experiment, looked_in)
     return _chosen(runs, run, looked_in)
+
+
+def _of_experiment(runs: list[RunFiles], experiment: str, looked_in: str) -> list[RunFiles]:
+    """Return the runs of an experiment: names of LCLS-1 say ``e123``, those of LCLS-II its name.
+
+    Raises
+    ------
+    RunNotFound
+        All files are of other experiments.
+    """
+    own = [r for r in runs if r.experiment == experiment]
+    left = own or [r for r in runs if r.experiment is None or ".xtc2" not in Path(r.paths[0]).name]
+    if runs and not left:
+        others = ", ".join(sorted({str(r.experiment) for r in runs})[:5])
+        raise RunNotFound(f"no file of {experiment} in {looked_in}; there are files of {others}")
+    return left
 
 
 def _chosen(runs: list[RunFiles], run: int | None, looked_in: str) -> list[RunFiles]:

@@ -219,3 +219,26 @@ def test_files_are_grouped_by_their_names():
     runs = group_runs(f"/d/{n}" for n in names)
     assert [(r.experiment, r.number) for r in runs] == [("x-y", 2), ("x-y", 10), ("z", 2)]
     assert [s.parts for s in runs[1].streams] == [(f"/d/{names[2]}",), (f"/d/{names[1]}", f"/d/{names[0]}")]
+
+
+def test_files_of_another_experiment_are_not_taken(site, tmp_path):
+    folder = site / "tst" / EXPERIMENT / "xtc"
+    for source in (f"exp=tstx00118:run=3:dir={folder}", "tstx00118"):
+        with pytest.raises(RunNotFound, match=rf"no file of tstx00118 in .*there are files of {EXPERIMENT}"):
+            find_run(source, 3, folder)
+    both = tmp_path / "both"
+    shutil.copytree(folder, both)
+    simulate.write(RunSpec(experiment="tstx00118", number=3, events=2, detectors=TWO), both)
+    assert find_run("exp=tstx00118:run=3", folder=both).experiment == "tstx00118"
+    assert [r.number for r in psana_dask.open_runs("tstx00118", dir=both)] == [3]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    shutil.copy(next(folder.glob("*r0003-s001*")), plain / "copied.xtc2")  # a name that says nothing
+    assert find_run("exp=tstx00118:run=3", folder=plain).experiment is None
+
+
+def test_names_of_lcls1_say_a_number_instead_of_an_experiment(tmp_path):
+    for name in ("e665-r0054-s00-c00.xtc", "e665-r0054-s01-c00.xtc"):
+        (tmp_path / name).write_bytes(b"")
+    found = find_run(f"exp=xpptut15:run=54:dir={tmp_path}")
+    assert (found.experiment, len(found.paths)) == ("e665", 2)
