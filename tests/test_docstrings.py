@@ -60,6 +60,10 @@ def methods():
                     yield f"{name}.{attribute}", getattr(value, "fget", None) or value.func
 
 
+def is_plain_class(found):
+    return inspect.isclass(found) and not issubclass(found, Exception)
+
+
 def functions():
     """Every public function of the package and its namespaces."""
     for name in psana_dask.__all__:
@@ -68,7 +72,7 @@ def functions():
             yield f"psana_dask.{name}", found
             continue
         for inner in getattr(found, "__all__", ()):
-            if inspect.isfunction(getattr(found, inner)):
+            if inspect.isfunction(getattr(found, inner)) or is_plain_class(getattr(found, inner)):
                 yield f"psana_dask.{name}.{inner}", getattr(found, inner)
 
 
@@ -103,7 +107,8 @@ def names(tmp_path_factory):
         "runs": psana_dask.open_runs(folder, calib=calib),
         "spot": spot,
     }
-    held["edges"] = np.linspace(-1, 2, 4)
+    held |= {name: getattr(psana_dask, name) for name in psana_dask.__all__ if name != "open"}
+    held |= {"edges": np.linspace(-1, 2, 4), "truth": truth, "np": np, "Path": Path}
     with psana_dask.open_stream(folder) as stream, psana_dask.plot.live(run, "gmd") as live:
         next(stream.follow("gmd"))
         yield held | {"stream": stream, "live": live, "readouts": run.group_by_readout("opal")}
@@ -119,14 +124,21 @@ def properties():
                     yield f"{name}.{attribute}"
 
 
-PROPERTIES = list(properties())
+NEED_MORE = ("psana_dask.Run", "psana_dask.set_options", "psana_dask.analysis.PerFrame", "psana_dask.psana.")
+"""Their examples need an experiment, or are of several lines."""
+
+PROPERTIES = [
+    *properties(),
+    *(n for n, call in functions() if is_plain_class(call) and not n.startswith(NEED_MORE)),
+]
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
-def test_the_example_of_what_is_held_runs(name, names):
+def test_the_example_of_what_is_held_runs(name, names, tmp_path, monkeypatch):
     from matplotlib import pyplot
 
     pyplot.switch_backend("agg")
+    monkeypatch.chdir(tmp_path)
     text = inspect.getdoc(CALLS[name]).partition("Examples\n--------\n")[2]
     lines = [line[4:] for line in text.splitlines() if line.startswith((">>> ", "... "))]
     for line in lines:

@@ -35,7 +35,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Integrator:
-    """The bins of a geometry; made by `prepare_azimuthal`, valid for every frame of it."""
+    """The bins of a geometry; made by `prepare_azimuthal`, valid for every frame of it.
+
+    Examples
+    --------
+    >>> where = algorithms.pixel_positions(run.epixquad.geometry, distance=0.1)
+    >>> algorithms.prepare_azimuthal(where, bins=100, unit="two_theta").centres
+    """
 
     shape: tuple[int, ...]
     # of a frame
@@ -109,7 +115,14 @@ class Integrator:
 
 
 class Profiles(NamedTuple):
-    """Intensities of some frames, (event, azimuth, bin) each; NaN where a bin has no pixel."""
+    """Intensities of some frames, (event, azimuth, bin) each; NaN where a bin has no pixel.
+
+    Examples
+    --------
+    >>> where = algorithms.pixel_positions(run.epixquad.geometry, distance=0.1)
+    >>> table = algorithms.prepare_azimuthal(where, bins=100, unit="two_theta")
+    >>> algorithms.integrate(run.epixquad.calib[:1].values, table).intensity.shape
+    """
 
     intensity: Floats
     error: Floats

@@ -31,7 +31,13 @@ OUT_OF_RANGE, UNLOCKED, OVERFLOW, MALFORMED = 1, 2, 4, 8
 
 @dataclass(frozen=True, eq=False)
 class HsdStreams:
-    """What the payloads of some events hold; ragged, events one after another."""
+    """What the payloads of some events hold; ragged, events one after another.
+
+    Examples
+    --------
+    >>> payload = np.array([2, 0, 0, 0] + 12 * [0] + [7, 0, 9, 0], np.uint8)  # a header, two samples
+    >>> algorithms.decode_hsd(payload, [20]).waveforms(2)
+    """
 
     raw: NDArray[np.uint16]
     # (sample,) raw waveforms

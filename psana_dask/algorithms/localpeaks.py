@@ -33,7 +33,12 @@ ALONG_ROW, ALONG_COL, SQUARE = np.uint8(1), np.uint8(2), np.uint8(4)
 
 @dataclass(frozen=True)
 class Selection:
-    """Which groups are peaks; the defaults are those of ``peaks_adaptive`` in psana."""
+    """Which groups are peaks; the defaults are those of ``peaks_adaptive`` in psana.
+
+    Examples
+    --------
+    >>> chosen = algorithms.Selection(npix_min=2, npix_max=20, snr_min=5)
+    """
 
     npix_min: float = 1
     npix_max: float | None = None
@@ -56,7 +61,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class LocalFinder:
-    """How to find peaks among their neighbours; made by `prepare_adaptive` or `prepare_droplet`."""
+    """How to find peaks among their neighbours; made by `prepare_adaptive` or `prepare_droplet`.
+
+    Examples
+    --------
+    >>> finder = algorithms.prepare_droplet((4, 352, 384), low=10, high=30)
+    """
 
     shape: tuple[int, int, int]
     # (panel, row, col)

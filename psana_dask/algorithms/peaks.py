@@ -20,7 +20,13 @@ UNITS = {"x": "m", "y": "m", "q": "1/angstrom"}
 
 @dataclass(frozen=True, eq=False)
 class Peaks:
-    """The peaks of some frames, padded: rows beyond ``count`` are NaN."""
+    """The peaks of some frames, padded: rows beyond ``count`` are NaN.
+
+    Examples
+    --------
+    >>> finder = algorithms.prepare_droplet((1, 352, 384), low=5, high=20)
+    >>> algorithms.find_peaks(run.epixquad.calib[:1, :1].values, finder).count
+    """
 
     values: NDArray[np.float64]
     # (event, peak, column), columns as `COLUMNS`

@@ -23,7 +23,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Positions:
-    """The centres of pixels, each ([panel,] row, col) in metres from the sample, and their areas."""
+    """The centres of pixels, each ([panel,] row, col) in metres from the sample, and their areas.
+
+    Examples
+    --------
+    >>> where = algorithms.pixel_positions(run.epixquad.geometry, distance=0.1)
+    >>> where.radius.max(), where.two_theta.shape
+    """
 
     x: Floats
     y: Floats

@@ -40,6 +40,11 @@ class RadialFinder:
     """How to find peaks: the pixels by ring, and what counts as a peak.
 
     Made by `prepare_radial`; valid for every frame of one geometry and mask.
+
+    Examples
+    --------
+    >>> where = algorithms.pixel_positions(run.epixquad.geometry, distance=0.1)
+    >>> finder = algorithms.prepare_radial(where.radius / 1e-4, adc=20, snr=5)
     """
 
     shape: tuple[int, int, int]

@@ -13,7 +13,12 @@ ROUNDS = 20
 
 
 class PhotonPeaks(NamedTuple):
-    """The peaks of each pixel's histogram, in units of the values; NaN where one was not found."""
+    """The peaks of each pixel's histogram, in units of the values; NaN where one was not found.
+
+    Examples
+    --------
+    >>> algorithms.fit_photon_peaks(histograms, edges, adu=30)  # doctest: +SKIP
+    """
 
     pedestal: Floats
     # centre of the peak of no photon

@@ -25,7 +25,12 @@ Floats = NDArray[np.float64]
 
 
 class TimeEdges(NamedTuple):
-    """The edge of each event, (event,) float64 each; NaN where the projection is not whole."""
+    """The edge of each event, (event,) float64 each; NaN where the projection is not whole.
+
+    Examples
+    --------
+    >>> algorithms.find_time_edges(projections, weights).position  # doctest: +SKIP
+    """
 
     position: Floats
     # samples

@@ -19,7 +19,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """Edges of each waveform, padded with NaN: the last dimension counts them."""
+    """Edges of each waveform, padded with NaN: the last dimension counts them.
+
+    Examples
+    --------
+    >>> found = algorithms.find_edges(np.sin(np.arange(100) / 9)[None], threshold=0.5)
+    >>> found.position[0, : found.count[0]]
+    """
 
     position: Floats
     # samples
@@ -33,7 +39,13 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class Pulses:
-    """Pulses of each waveform, padded with NaN: the last dimension counts them."""
+    """Pulses of each waveform, padded with NaN: the last dimension counts them.
+
+    Examples
+    --------
+    >>> found = algorithms.find_pulses(np.sin(np.arange(100) / 9)[None], threshold=0.5)
+    >>> found.height[0, : found.count[0]]
+    """
 
     position: Floats
     # samples: centroid of what lies beyond the baseline

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Cuts:
-    """Conditions taken together."""
+    """Conditions taken together.
+
+    Examples
+    --------
+    >>> cuts = analysis.apply_cuts({"bright": run.gmd.milliJoulesPerPulse > 0.9})
+    >>> cuts.table
+    """
 
     mask: xr.DataArray
     # (time,) bool: the events that pass all of them; for `run.select`

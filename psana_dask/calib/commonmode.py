@@ -65,7 +65,12 @@ def _below(limit: float) -> float:
 
 @dataclass(frozen=True)
 class CommonMode:
-    """A numbered algorithm and its parameters, as in a ``common_mode`` constant."""
+    """A numbered algorithm and its parameters, as in a ``common_mode`` constant.
+
+    Examples
+    --------
+    >>> calib.CommonMode.of((1, 25, 25, 100)).parameter(0)
+    """
 
     algorithm: int
     parameters: tuple[float, ...] = ()

@@ -61,7 +61,12 @@ def kind_of(name: str) -> Kind:
 
 @dataclass(frozen=True, order=True)
 class RunRange:
-    """The runs that a constant is meant for, both ends included."""
+    """The runs that a constant is meant for, both ends included.
+
+    Examples
+    --------
+    >>> 5 in calib.RunRange(1, 20)
+    """
 
     begin: int
     end: int = LAST_RUN
@@ -81,7 +86,12 @@ class RunRange:
 
 @dataclass(frozen=True, eq=False)
 class Constants:
-    """One constant and where it came from."""
+    """One constant and where it came from.
+
+    Examples
+    --------
+    >>> calib.Constants("pixel_gain", np.ones((4, 352, 384), np.float32), detector="epixquad").unit
+    """
 
     kind: str
     value: NDArray[Any] | str

@@ -81,7 +81,14 @@ class Gates:
 
 @dataclass(frozen=True, eq=False)
 class DarkResult:
-    """What a dark run says about each pixel of one gain stage."""
+    """What a dark run says about each pixel of one gain stage.
+
+    Examples
+    --------
+    >>> darks = calib.DarkAccumulator()
+    >>> darks.push(run.epixquad.raw[:12].values)
+    >>> darks.result().pedestals.shape
+    """
 
     pedestals: NDArray[np.float64]  # ADU, mean inside the gate
     rms: NDArray[np.float64]  # ADU, standard deviation inside the gate: about 0.8 of the true one
@@ -294,6 +301,11 @@ class DarkAccumulator:
     -----
     Panels are independent except for the status limits, so a large detector can be processed
     panel by panel if the kept frames would not fit into memory (`nbytes`).
+
+    Examples
+    --------
+    >>> darks = calib.DarkAccumulator()
+    >>> darks.push(run.epixquad.raw[:4].values)
     """
 
     def __init__(self, settings: DarkSettings | None = None) -> None:

@@ -43,7 +43,12 @@ EPIXUHR_BITS = Decoding("switched", 0x0FFE, 1, ("high", "low"), (0,), (0, 1))
 
 @dataclass(frozen=True)
 class Detector:
-    """One row of the table."""
+    """One row of the table.
+
+    Examples
+    --------
+    >>> calib.detector("Jungfrau").multigain
+    """
 
     name: str  # device name in LCLS-1 sources, or the type in LCLS-II files
     group: str = "Camera::CalibV1"  # folder in an LCLS-1 calib directory

@@ -121,6 +121,11 @@ class CalibDirectory:
         The folder that holds the groups (``CsPad::CalibV1``, ...).
     finite : bool
         Refuse files with NaN or infinite values.
+
+    Examples
+    --------
+    >>> store = calib.CalibDirectory("xpptut15/calib")  # doctest: +SKIP
+    >>> store.listing()  # doctest: +SKIP
     """
 
     path: Path

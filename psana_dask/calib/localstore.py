@@ -88,6 +88,11 @@ class LocalStore:
     ----------
     path : Path
         Root, made when first written.
+
+    Examples
+    --------
+    >>> store = calib.LocalStore(Path("own"))
+    >>> store.kinds("epixquad")
     """
 
     path: Path

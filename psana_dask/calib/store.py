@@ -35,7 +35,12 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """The answer of a store: a constant or None, and how it was reached."""
+    """The answer of a store: a constant or None, and how it was reached.
+
+    Examples
+    --------
+    >>> print(truth.calib.find("epixquad", "pedestals", 1).explain())
+    """
 
     kind: str
     detector: str
@@ -167,7 +172,12 @@ class MemoryStore:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Stores asked in turn; the first that has a constant gives it."""
+    """Stores asked in turn; the first that has a constant gives it.
+
+    Examples
+    --------
+    >>> calib.Chain([calib.LocalStore(Path("own")), truth.calib]).find("epixquad", "pedestals", 1).found()
+    """
 
     stores: Sequence[ConstantsStore]
     name: str = "chain"

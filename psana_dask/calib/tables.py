@@ -58,6 +58,10 @@ class Choices:
         One more factor per pixel (CSPAD: 1, or 6.85 in low gain).
     fill : float
         What bad pixels get: 0 as in psana, or NaN.
+
+    Examples
+    --------
+    >>> calib.Choices(common_mode=(7, 1, 100), gain=False)
     """
 
     pedestals: bool | ArrayLike | Subtract = True
@@ -93,6 +97,11 @@ class Tables:
     """Constants laid out for `apply`; a value that travels by reference, see `kept`.
 
     `use` and `ranges` are C-contiguous with the pixels of an event on the last axis.
+
+    Examples
+    --------
+    >>> tables = calib.prepare({"pedestals": np.zeros((8, 8))}, calib.detector("Opal1000"), shape=(8, 8))
+    >>> tables.nbytes
     """
 
     shape: tuple[int, ...]  # of an event: ([panel,] row, col)

@@ -222,6 +222,10 @@ class WebStore:
         Folder for payloads and documents.
     limits : Limits
         Time-outs, repetitions, sizes.
+
+    Examples
+    --------
+    >>> store = calib.WebStore("tstx00117")  # doctest: +SKIP
     """
 
     experiment: str = ""

@@ -41,6 +41,10 @@ class Preset:
         Directives that the site refuses.
     prologue : tuple of str
         Shell lines that run before the worker.
+
+    Examples
+    --------
+    >>> cluster.Preset(cores=16, memory="64 GiB", walltime="02:00:00")
     """
 
     cores: int = 8

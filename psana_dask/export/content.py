@@ -60,6 +60,10 @@ class Wanted:
         eV, or the field that has it; for files of crystallography. By default what the accelerator reports.
     distance : float, optional
         From the sample to the detector, m; for files of crystallography. By default the geometry's.
+
+    Examples
+    --------
+    >>> export.Wanted(["epixquad.raw", "gmd"], bundle=True)
     """
 
     names: Names = None

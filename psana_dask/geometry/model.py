@@ -23,7 +23,12 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Part:
-    """One line of a geometry: an object and its place in the frame of its parent."""
+    """One line of a geometry: an object and its place in the frame of its parent.
+
+    Examples
+    --------
+    >>> [part.name for part in run.epixquad.geometry.parts]
+    """
 
     parent: str
     parent_index: int
@@ -56,7 +61,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Geometry:
-    """A detector: parts in the order of their data, and the comments of the text."""
+    """A detector: parts in the order of their data, and the comments of the text.
+
+    Examples
+    --------
+    >>> run.epixquad.geometry.shape
+    """
 
     parts: tuple[Part, ...]
     # panel k of the data is the k-th segment, depth first, children in this order

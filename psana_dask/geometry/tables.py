@@ -48,6 +48,11 @@ class AssemblyTables:
 
     Tables travel as the geometry and the choices they are made from: a few kB, worked out once
     in each process.
+
+    Examples
+    --------
+    >>> tables = geometry.prepare(run.epixquad.geometry)
+    >>> tables.shape
     """
 
     geometry: Geometry

@@ -177,6 +177,10 @@ class Source:
     ----------
     address : str
         Empty: any.
+
+    Examples
+    --------
+    >>> evt.get(CsPad.DataV2, Source("cspad"))
     """
 
     address: str = ""

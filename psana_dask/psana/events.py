@@ -71,6 +71,11 @@ class EventId:
     Parameters
     ----------
     event : Event
+
+    Examples
+    --------
+    >>> seconds, nanoseconds = evt.get(EventId).time()
+    >>> run.event(evt.get(EventId).idxtime())
     """
 
     def __init__(self, event: Event) -> None:

@@ -29,7 +29,12 @@ Value = object
 
 @dataclass(frozen=True)
 class Enum:
-    """A named dictionary of integer codes."""
+    """A named dictionary of integer codes.
+
+    Examples
+    --------
+    >>> simulate.Enum("stateEnum", {"Off": 0, "On": 1})
+    """
 
     name: str
     members: Mapping[str, int]
@@ -37,7 +42,12 @@ class Enum:
 
 @dataclass(frozen=True)
 class Choice:
-    """A value of an `Enum`, for configurations."""
+    """A value of an `Enum`, for configurations.
+
+    Examples
+    --------
+    >>> simulate.Choice(simulate.Enum("modeEnum", {"Off": 0, "On": 1}), 1)
+    """
 
     enum: Enum
     value: int
@@ -48,6 +58,10 @@ class Field:
     """One field of an algorithm.
 
     An axis of `shape` that is None varies from event to event, from 0 to `longest`.
+
+    Examples
+    --------
+    >>> simulate.Field("energy", "f8", value=lambda moment: 9000.0 + moment.event)
     """
 
     name: str
@@ -61,7 +75,13 @@ class Field:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The fields that one algorithm (`raw`, `fex`, ...) writes for each event."""
+    """The fields that one algorithm (`raw`, `fex`, ...) writes for each event.
+
+    Examples
+    --------
+    >>> peaks = simulate.Field("peaks", "f4", (None,), longest=8)
+    >>> simulate.Algorithm("fex", (1, 0, 0), (simulate.Field("ampl"), peaks))
+    """
 
     name: str = "raw"
     version: tuple[int, int, int] = (2, 0, 0)
@@ -74,6 +94,10 @@ class Config:
 
     Names with dots nest (``expert.trbit``).  Values are numbers, text, arrays or `Choice`;
     a function of the segment gives each segment its own values.
+
+    Examples
+    --------
+    >>> simulate.Config(values={"user.exposure": 5e-5, "expert.trbit": np.arange(4)})
     """
 
     values: Mapping[str, object] | Callable[[int], Mapping[str, object]]
@@ -94,7 +118,12 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A detector: its segments, where they are written, how often, and what they hold."""
+    """A detector: its segments, where they are written, how often, and what they hold.
+
+    Examples
+    --------
+    >>> simulate.Detector(name="epix", kind="epix10ka", segments=4, stream=(1, 1, 2, 2))
+    """
 
     name: str
     kind: str = "camera"  # a row of kinds.KINDS; what is given below replaces what it says
@@ -132,6 +161,10 @@ class PV:
     """An EPICS variable; its value is a constant, or a function of the update's `Moment`.
 
     In that `Moment`, `event` is the number of the SlowUpdate.
+
+    Examples
+    --------
+    >>> simulate.PV("temperature", lambda moment: 295 + moment.event, address="TST:TEMP", unit="K")
     """
 
     name: str
@@ -150,7 +183,12 @@ class PV:
 
 @dataclass(frozen=True, kw_only=True)
 class Epics:
-    """EPICS variables that one stream writes into SlowUpdates."""
+    """EPICS variables that one stream writes into SlowUpdates.
+
+    Examples
+    --------
+    >>> simulate.Epics(pvs=(simulate.PV("temperature", 295.0, address="TST:TEMP"),))
+    """
 
     pvs: tuple[PV, ...]
     stream: int = 0
@@ -165,6 +203,10 @@ class Scan:
     """What BeginStep says: motors (one value for each step), `step_value`, `step_docstring`.
 
     The dtype of a motor's array is the one on disk.
+
+    Examples
+    --------
+    >>> simulate.Scan(motors={"delay": np.linspace(-1, 1, 3)})
     """
 
     motors: Mapping[str, npt.ArrayLike] = field(default_factory=dict)
@@ -183,6 +225,10 @@ class Missing:
 
     A stream: it has no datagram.  A detector, or one segment of it: its block is not in
     the datagram.
+
+    Examples
+    --------
+    >>> simulate.Missing(events=(7, 8), detector="epix", segment=2)
     """
 
     events: tuple[int, ...]
@@ -196,6 +242,10 @@ class Damage:
     """A damage word in `events`: of a stream's datagram, or of a detector's blocks.
 
     Without `payload` the datagram (or block) has no content.
+
+    Examples
+    --------
+    >>> simulate.Damage(events=(5,), detector="epixquad", segment=1)
     """
 
     events: tuple[int, ...]
@@ -208,7 +258,12 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Daq:
-    """What only LCLS-1 runs have: how the DAQ deals events over streams, counts and sorts them out."""
+    """What only LCLS-1 runs have: how the DAQ deals events over streams, counts and sorts them out.
+
+    Examples
+    --------
+    >>> simulate.Daq(streams=2, first_fiducial=131_000, trimmed=(9,))
+    """
 
     streams: int = 1  # DAQ streams 0, 1, ...; each event goes to one of them
     dealt: tuple[int, ...] | None = None  # the stream of each event; default: in turn
@@ -224,7 +279,12 @@ class Daq:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """A whole run.  Events are numbered from 0 in the order of writing."""
+    """A whole run.  Events are numbered from 0 in the order of writing.
+
+    Examples
+    --------
+    >>> simulate.RunSpec(events=100, detectors=(simulate.Detector(name="cam", shape=(8, 12)),))
+    """
 
     format: Literal["xtc2", "xtc"] = "xtc2"  # LCLS-II or LCLS-1
     experiment: str = "tstx00117"

@@ -24,7 +24,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What falls on a detector; lengths in pixels, levels in photons per pixel at 1 mJ."""
+    """What falls on a detector; lengths in pixels, levels in photons per pixel at 1 mJ.
+
+    Examples
+    --------
+    >>> simulate.Scene(rings=(40.0, 80.0), peaks=3)
+    """
 
     rings: tuple[float, ...] | None = None  # radii; default 0.35, 0.6, 0.85 of the half size
     ring_level: float = 2.0
@@ -48,6 +53,10 @@ class Picture:
 
     A segment's frame may hold several panels (its leading axes); panel p of segment number
     s is panel ``position of s * panels per segment + p``.
+
+    Examples
+    --------
+    >>> truth.picture("epixquad").rings
     """
 
     scene: Scene

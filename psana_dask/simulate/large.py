@@ -33,7 +33,12 @@ SMD_OFFSET = 60  # of intOffset in a smalldata event of 76 bytes
 
 @dataclass(frozen=True)
 class LargeRun:
-    """The known answers of a run that repeats a pool of events."""
+    """The known answers of a run that repeats a pool of events.
+
+    Examples
+    --------
+    >>> large = simulate.write_large("big", gigabytes=10)  # doctest: +SKIP
+    """
 
     pool: Truth
     events: int

@@ -26,7 +26,12 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Truth:
-    """What a reader of the run should find.  Events are numbered in the order of writing; see `order`."""
+    """What a reader of the run should find.  Events are numbered in the order of writing; see `order`.
+
+    Examples
+    --------
+    >>> truth.value("gmd", "milliJoulesPerPulse", event=3)
+    """
 
     spec: RunSpec
     folder: Path

@@ -30,7 +30,12 @@ def mixed(*words: int | str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """All that a value may depend on."""
+    """All that a value may depend on.
+
+    Examples
+    --------
+    >>> simulate.Field("number", "u4", value=lambda moment: moment.event)
+    """
 
     seed: int
     detector: str
