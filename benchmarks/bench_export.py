@@ -4,7 +4,8 @@
 
 The data are simulated Jungfrau frames (4M, uint16) in the page cache or in memory (`--folder`); the issue's
 size is ``--gigabytes 2``.  All cases of a row are timed side by side in every round, after one untimed
-round; ratios are medians over the rounds of work per time relative to the other case.
+round; ratios are medians over the rounds of work per time relative to the other case.  Nothing is synced,
+neither copies nor exports; what an earlier round made is removed before the clock starts.
 
 zarr       export to uncompressed Zarr against ``cp`` of the file        required 0.3, reach 0.6
 hdf5       export to HDF5 with bitshuffle and LZ4 against the codec alone, memory to memory, on as
@@ -56,18 +57,25 @@ def jungfrau(folder: Path, gigabytes: float) -> psana_dask.Run:
     return psana_dask.open_run(folder / "data")  # the files changed
 
 
-def timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object], cleared: Path | None = None) -> float:
+    if cleared is not None:
+        fresh(cleared)
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
-def side_by_side(rounds: int, **cases: Callable[[], object]) -> dict[str, list[float]]:
-    """Time the cases one after the other in every round; the first round does not count."""
+def side_by_side(
+    rounds: int, made: dict[str, Path] | None = None, **cases: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Time the cases one after the other in every round; the first round does not count.
+
+    `made` is what a case makes, and removes before.
+    """
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, case in cases.items():
-            seconds = timed(case)
+            seconds = timed(case, (made or {}).get(name))
             if number:
                 taken[name].append(seconds)
     return taken
@@ -85,15 +93,15 @@ def fresh(path: Path) -> Path:
 
 
 def zarr_against_cp(run: psana_dask.Run, folder: Path, rounds: int) -> list[tuple]:
-    files = [Path(f) for f in run.files]
+    made = {"cp": folder / "copy", "zarr": folder / "raw.zarr"}
     taken = side_by_side(
         rounds,
-        cp=lambda: [subprocess.run(["cp", f, fresh(folder / f"copy_{f.name}")], check=True) for f in files],
-        zarr=lambda: export(run, fresh(folder / "raw.zarr"), "jungfrau.raw", compression=None),
+        made,
+        cp=lambda: subprocess.run(["cp", "-r", folder / "data", made["cp"]], check=True),
+        zarr=lambda: export(run, made["zarr"], "jungfrau.raw", compression=None),
     )
     speed = len(run) * FRAME / statistics.median(taken["zarr"]) / 1e9
-    fresh(folder / "raw.zarr")
-    [fresh(folder / f"copy_{f.name}") for f in files]
+    [fresh(path) for path in made.values()]
     return [
         ("zarr", "export to uncompressed Zarr / cp", ratio(taken, "zarr", "cp"), 0.3, f"{speed:.2f} GB/s")
     ]
@@ -119,9 +127,10 @@ def hdf5_against_codec(run: psana_dask.Run, folder: Path, rounds: int) -> list[t
 
     taken = side_by_side(
         rounds,
+        {"hdf5": folder / "raw.h5"},
         alone=lambda: codec("alone"),
         codec=lambda: codec("codec"),
-        hdf5=lambda: export(run, fresh(folder / "raw.h5"), "jungfrau.raw", compression="lz4"),
+        hdf5=lambda: export(run, folder / "raw.h5", "jungfrau.raw", compression="lz4"),
     )
     speed = len(run) * FRAME / statistics.median(taken["hdf5"]) / 1e9
     fresh(folder / "raw.h5")
@@ -135,7 +144,7 @@ def hdf5_against_codec(run: psana_dask.Run, folder: Path, rounds: int) -> list[t
 def reopening(folder: Path, rounds: int, events: int) -> list[tuple]:
     scalars = (Detector(name="gmd", kind="gmd"), Detector(name="timing", kind="timing"))
     run = psana_dask.open_run(
-        simulate.write(RunSpec(events=events, detectors=scalars), folder / "many").folder
+        simulate.repeat(RunSpec(events=100, detectors=scalars), folder / "many", events).folder
     )
     rows = []
     for suffix in (".zarr", ".h5"):
@@ -158,26 +167,28 @@ def two_processes(run: psana_dask.Run, folder: Path, rounds: int) -> list[tuple]
     def with_workers(count: int) -> Callable[[], object]:
         def work() -> None:
             with clients[count].as_current():
-                export(run, fresh(folder / f"on{count}.h5"), "jungfrau.raw", compression="lz4")
+                export(run, made[f"on{count}"], "jungfrau.raw", compression="lz4")
 
         return work
 
     clusters = {
-        k: LocalCluster(k, threads_per_worker=1, dashboard_address=None, silence_logs=50) for k in (1, 2)
+        k: LocalCluster(k, threads_per_worker=1, scheduler_kwargs={"dashboard": False}, silence_logs=50)
+        for k in (1, 2)
     }
     clients = {k: Client(c, set_as_default=False) for k, c in clusters.items()}
-    taken = side_by_side(rounds, one=with_workers(1), two=with_workers(2))
+    made = {f"on{k}": folder / f"on{k}.h5" for k in (1, 2)}
+    taken = side_by_side(rounds, made, on1=with_workers(1), on2=with_workers(2))
     for k in (1, 2):
         clients[k].close()
         clusters[k].close()
         fresh(folder / f"on{k}.h5")
-    return [("processes", "HDF5 export on two processes / one", ratio(taken, "two", "one"), None, "")]
+    return [("processes", "HDF5 export on two processes / one", ratio(taken, "on2", "on1"), None, "")]
 
 
 def references(folder: Path, rounds: int, frames: int) -> list[tuple]:
     camera = (Detector(name="cam", kind="camera", shape=(8, 16)),)
     run = psana_dask.open_run(
-        simulate.write(RunSpec(events=frames, detectors=camera), folder / "refs").folder
+        simulate.repeat(RunSpec(events=100, detectors=camera), folder / "refs", frames).folder
     )
     taken = side_by_side(rounds, write=lambda: run.to_virtual_zarr(fresh(folder / "refs.parq"), "cam"))
     speed = frames / statistics.median(taken["write"]) / 1e3

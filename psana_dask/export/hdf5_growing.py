@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from psana_dask.export.codecs import Encoder
-from psana_dask.export.plan import Piece, Place, Plan, Workshop, chunks_of
+from psana_dask.export.plan import Piece, Place, Plan, Workshop, chunks_of, write_at
 from psana_dask.model import Array
 
 
@@ -90,14 +90,6 @@ class Disk:
             work()
         except OSError as error:
             self.error = error
-
-
-def write_at(number: int, data: Any, offset: int) -> None:
-    """Write all bytes of a buffer at a place of an open file."""
-    view = memoryview(data).cast("B")
-    done = 0
-    while done < len(view):
-        done += os.pwrite(number, view[done:], offset + done)
 
 
 class Assembly:
