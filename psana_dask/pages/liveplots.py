@@ -102,6 +102,7 @@ class Histogram:
         made = self._axes.figure
         sides = ("left", "right", f"{which}top", f"{which}bottom")
         made.quad(*sides, source=self._source, color="#4c6ef5", line_width=0)
+        made.xaxis.ticker.desired_num_ticks = max(3, self._size["width"] // 70)
         plain(made)
         return made
 

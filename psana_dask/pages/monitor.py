@@ -58,7 +58,7 @@ h1 { font-size: 17px; margin: 0; } .source { color: #5b6675; }
 COLUMNS = {
     "display": "block", "columns": "450px", "column-gap": "0", "flex": "1 1 460px", "min-width": "460px",
 }  # fmt: skip
-"""Cards beside the pictures stand below each other, in as many columns as there is room for."""
+"""Cards beside or below the pictures stand below each other, in as many columns as there is room for."""
 
 SAY_PAINTED = """
 requestAnimationFrame(() => requestAnimationFrame(() => { answer.data = {n: [...cb_obj.data.n]} }))
@@ -155,7 +155,6 @@ class MonitorPage:
         self.restart = pn.widgets.Button(label="Restart means", width=120)
         self.pause.param.watch(self._paused, "value")
         self.restart.on_click(lambda _: self._feed.restart())
-        self._frames = pn.FlexBox(align_items="flex-start", styles={"flex": "0 1 auto", "width": "auto"})
         self._beside = pn.Column(styles=COLUMNS)
         self._beat = ColumnDataSource({"n": [0], "beat": [0]})
         self._answer = ColumnDataSource({"n": [0]})
@@ -165,8 +164,8 @@ class MonitorPage:
         self._rates.carry(self._beat, self._answer)
         self._beside.append(self._rates.card)
         buttons = pn.Row(self.pause, self.restart, margin=(6, 4, 0, 4))
-        cards = pn.FlexBox(self._frames, self._beside, align_items="flex-start", flex_wrap="nowrap", margin=4)
-        self.view = pn.Column(self.bar, buttons, cards, sizing_mode="stretch_width", margin=0)
+        self._cards = pn.FlexBox(self._beside, align_items="flex-start", margin=4)
+        self.view = pn.Column(self.bar, buttons, self._cards, sizing_mode="stretch_width", margin=0)
         self._show_bar()
 
     def start(self) -> None:
@@ -339,9 +338,9 @@ class MonitorPage:
         if prepared.wanted.keys() - self._plots.keys():
             self._plots = dict(prepared.wanted)
             frames = [p for p in self._plots.values() if isinstance(p, FramePlot)]
-            self._frames.objects = [plot.card for plot in frames]
             beside = [plot.card for plot in self._plots.values() if plot not in frames]
             self._beside.objects = [*beside, self._rates.card]
+            self._cards.objects = [*(plot.card for plot in frames), self._beside]
 
     def _answered(self, _: str, __: Any, new: Any) -> None:
         """Note what the browser has painted: all up to a number."""
@@ -380,9 +379,10 @@ def _bar(
     parts = [f"<h1>{escape(title)}</h1><span class='state {state}'>{state}</span>"]
     counts = {name: value for name, value in vars(counters).items() if value or name in SHOWN}
     parts += [_count(name, f"{value:,}") for name, value in counts.items()]
-    parts.append(_count("events/s", f"{pace.received:.4g}"))
-    parts.append(_count("pictures/s", f"{pictures:.3g}"))
-    if np.isfinite(delay):
+    if state in ("live", "paused"):
+        parts.append(_count("events/s", f"{pace.received:.4g}"))
+        parts.append(_count("pictures/s", f"{pictures:.3g}"))
+    if state in ("live", "paused") and np.isfinite(delay):
         parts.append(_count("ms from event to picture", f"{1000 * delay:.0f}"))
     parts.append(f"<span class='source'>{escape(feed.title)}</span>")
     wrong = [*errors] if feed.error is None else [f"{type(feed.error).__name__}: {feed.error}", *errors]
