@@ -29,6 +29,9 @@ nb_render_text_lexer = "none"
 html_theme = "pydata_sphinx_theme"
 html_title = "psana_dask"
 html_show_sourcelink = False
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
+html_sidebars = {"tasks": []}  # a table that wants the whole width
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
@@ -67,9 +70,16 @@ def _link_to_docstrings(app: object, page: str, source: list[str]) -> None:
         source[0] = re.sub(r"\(api\.md#([\w.]+)\)", lambda m: f"(#{_reference(m[1])})", source[0])
 
 
+def _widths_of_columns(app: Any, page: str, *more: object) -> None:
+    """Give the columns of the tasks their widths."""
+    if page == "tasks":
+        app.add_css_file("tasks.css")
+
+
 def setup(app: Any) -> None:
     """Take part in reading pages."""
     app.connect("source-read", _link_to_docstrings)
+    app.connect("html-page-context", _widths_of_columns)
 
 
 def _notebooks() -> Path:

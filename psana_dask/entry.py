@@ -18,7 +18,7 @@ STREAMS = ("tcp://", "shmem://", "replay://")
 
 
 def open_source(source: Source, run: int | None = None, **options: Any) -> Run | Stream:
-    """Open a run or a stream: what `psana_dask.open` does.
+    """Open a run or a stream.
 
     Parameters
     ----------
