@@ -1,5 +1,6 @@
 """Every public name and every command is in the documents; what they name exists."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -42,3 +43,38 @@ def test_the_map_in_the_readme_names_every_module():
     for path in (ROOT / "psana_dask").glob("*.py"):
         if not path.stem.startswith("__"):
             assert f"`{path.stem}`" in readme, path.stem
+
+
+def rows_of_the_map():
+    """Return which row of the map each module is in."""
+    text = (ROOT / "README.md").read_text()
+    rows = [line for line in text[text.index("## Architecture") :].splitlines() if line.startswith("| ")]
+    named = [
+        (name, k) for k, row in enumerate(rows) for name in re.findall(r"`(\w+)/?`", row.split(" | ")[0])
+    ]
+    return dict(reversed(named))
+
+
+def imported(tree):
+    """Yield the modules of the package that a file imports, also lazily; not those for types only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("psana_dask."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.ImportFrom) and node.module == "psana_dask":
+            yield from (name.name for name in node.names)
+        yield from imported(node)
+
+
+def test_a_module_imports_only_from_below_in_the_map():
+    rows, count = rows_of_the_map(), 0
+    for path in (ROOT / "psana_dask").rglob("*.py"):
+        own = path.relative_to(ROOT / "psana_dask").parts[0].removesuffix(".py")
+        if own.startswith("__"):
+            continue
+        for other in imported(ast.parse(path.read_text())):
+            if other in rows:
+                count += 1
+                assert rows[own] <= rows[other], f"{path.name} of {own} imports {other}, which is above it"
+    assert count > 1000
