@@ -65,14 +65,16 @@ def test_an_image(done, truth):
     from matplotlib import pyplot
 
     shown = []
-    for whose in ("psana_dask", "psana"):
+    for whose in WHOSE[::-1]:
         pyplot.switch_backend("agg")
         pyplot.close("all")
         done(0, whose)
         shown.append(pyplot.gca().get_images()[0].get_array().filled(0))
         pyplot.close("all")
-    assert shown[0].any()
-    np.testing.assert_allclose(np.nan_to_num(shown[0]), shown[1], rtol=1e-6)
+    ours, psana2, psana = shown
+    assert ours.any()
+    for theirs in (psana, psana2):
+        np.testing.assert_allclose(np.nan_to_num(ours), theirs, rtol=1e-6)
 
 
 def test_a_mean(done, truth):
