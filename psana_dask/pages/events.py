@@ -92,7 +92,7 @@ class EventPage:
         self.ring_kind = w.Select(label="as", options=dict(RINGS), width=118)
         self.distance = w.FloatInput(label="Distance (mm)", value=None, width=90)
         self.energy = w.FloatInput(label="Energy (keV)", value=None, width=90)
-        self.centre = w.TextInput(label="Centre (x, y)", value="0, 0", width=62, max_length=60)
+        self.centre = w.TextInput(label="Centre", value="0, 0", width=62, max_length=60)
         self.line = w.Select(label="Curves of", width=WIDTH)
         self.search = w.TextInput(label="Names with", width=200, max_length=100)
         self._texts()
