@@ -1,16 +1,22 @@
 """Streams on one machine: ZMQ, shared memory and a live file; frames are calibrated and summed.
 
-    python benchmarks/bench_stream.py [--rounds N] [--events N] [--times N] [--only WAY]
+    python benchmarks/bench_stream.py [--rounds N] [--events N] [--times N] [--seconds S] [--only WAY]
+    python benchmarks/bench_stream.py --quick
 
 One process sends frames of 2.3 million pixels (an ePix10ka2M: 16 panels of 352 x 384, 4.3 MB), this
 one receives. "copy" is `np.copyto` of the same bytes, in this process. Cases: taking the batches; reading
 the frames; the running sum of raw frames, and of calibrated ones without and with common mode (that one also
 by two workers of a Dask client). First events are offered as fast as they are taken: where each way
-saturates. Then 120 a second are offered for some seconds, and what became of them is counted. The live file
-lies in memory (``/dev/shm``) where there is one: the disk is not what is measured.
+saturates. Then 120 a second are offered for some seconds, and what became of them is counted: processed,
+dropped by the server, and lost in between. The live file lies in memory (``/dev/shm``) where there is one:
+the disk is not what is measured. The load of the machine is printed with every figure. ``--quick`` is one
+short round of the cases that can lose events: it shows that all of it works.
 """
 
 import argparse
+import contextlib
+import functools
+import math
 import os
 import subprocess
 import sys
@@ -37,53 +43,46 @@ from psana_dask.stream.replay import moments
 run = psana_dask.open(sys.argv[1])
 ready = list(moments(run._recording))  # from memory: the disk is not what is measured
 where, times, rate = sys.argv[2], int(sys.argv[3]), float(sys.argv[4]) or None
+first = [k for k, m in enumerate(ready) if m.service == Service.L1_ACCEPT]
+events = [bytearray(ready[k].dgrams[0].data) for k in first]
+low, high = struct.unpack_from("<II", events[0])
+
+def at(data, clock):
+    clock += high * 10**9 + low
+    struct.pack_into("<II", data, 0, clock % 10**9, clock // 10**9)
+    return data
+
+def one_run(recording=None):  # of many events: the same frames again and again, with the times of 120 Hz
+    yield from ready[: first[0]]
+    for sent in range(times * len(events)):
+        moment = ready[first[sent % len(events)]]
+        data = at(events[sent % len(events)], sent * 8_333_333)
+        yield moment._replace(dgrams=[moment.dgrams[0]._replace(data=data)])
+    for number, moment in enumerate(ready[first[-1] + 1 :]):
+        data = at(bytearray(moment.dgrams[0].data), times * len(events) * 8_333_333 + number * 10**6)
+        yield moment._replace(dgrams=[moment.dgrams[0]._replace(data=data)])
+
+def is_event(moment):
+    return int(moment.service == Service.L1_ACCEPT)
+
 if where.startswith("tcp"):
-    from psana_dask.stream.sending import Sender, repeated, serve
+    from psana_dask.stream.sending import Sender, serve
     with Sender(where, run.format) as sender:
-        serve(sender, repeated(lambda: ready, times), rate)
+        serve(sender, one_run(), rate)
         sender.end()
         print(sender.sent.events, 0)
 elif where.startswith("live:"):
-    first = [k for k, m in enumerate(ready) if m.service == Service.L1_ACCEPT]
-    before, after = ready[: first[0]], ready[first[-1] + 1 :]
-    events = [bytearray(ready[k].dgrams[0].data) for k in first]
+    from psana_dask.stream.sending import paced
     path = where.removeprefix("live:") + "/tstx00117-r0001-s000-c000.xtc2"
-    low, high = struct.unpack_from("<II", events[0])
-    start, sent = high * 10**9 + low, 0
     with open(path + ".inprogress", "wb", buffering=0) as file:
-        for moment in before:
+        for moment in paced(one_run(), rate, is_event):
             file.write(moment.dgrams[0].data)
-        begin = time.monotonic()
-        for _ in range(times):
-            for data in events:
-                clock = start + sent * 8_333_333
-                struct.pack_into("<II", data, 0, clock % 10**9, clock // 10**9)
-                if rate:
-                    time.sleep(max(0.0, begin + sent / rate - time.monotonic()))
-                file.write(data)
-                sent += 1
-        clock = start + sent * 8_333_333
-        for moment in after:
-            data = bytearray(moment.dgrams[0].data)
-            clock += 10**6
-            struct.pack_into("<II", data, 0, clock % 10**9, clock // 10**9)
-            file.write(data)
     os.rename(path + ".inprogress", path)
-    print(sent, 0)
+    print(times * len(events), 0)
 else:
     import psana_dask.stream.shmem_server as server
-    server.moments = lambda recording: ready
-    repeat = server.repeated
-    server.repeated = lambda make, _: repeat(make, times)
-    def slow_first(things, rate, count):  # 24 events at 8 Hz: kernels and constants are loaded meanwhile
-        begin, given = time.monotonic(), 0
-        for thing in things:
-            due = given / 8 if given < 24 else 3 + (given - 24) / rate
-            time.sleep(max(0.0, begin + due - time.monotonic()))
-            yield thing
-            given += count(thing)
-    server.paced = slow_first if rate else server.paced
-    served = server.serve_run(where, run._recording, rate, wait=2.0, buffers=8, wait_clients=int(sys.argv[5]))
+    server.moments = one_run
+    served = server.serve_run(where, run._recording, rate, wait_clients=int(sys.argv[5]))
     print(served.events, served.dropped + served.taken_back)
 """
 
@@ -93,6 +92,7 @@ def frames_run(folder, events):
     return simulate.write(RunSpec(events=events, detectors=(detector,), smalldata=False), folder).folder
 
 
+@functools.cache
 def constants():
     rng = np.random.default_rng(0)
     shape = (7, 16, 352, 384)
@@ -180,30 +180,34 @@ class Served:
 
 
 def measure(folder, way, case, times, rate=0.0):
-    """Return events a second, events per second of processor time, those sent and those processed."""
+    """Return events a second, events per second of processor time, those sent, dropped and processed."""
     with Served(folder, way, times, rate) as served, warnings.catch_warnings():
         warnings.simplefilter("ignore", StreamWarning)  # shared memory has no end
-        with open_stream(served.url, calib=constants(), timeout=60, waiting=32) as stream:
-            _ = stream.latest.epix.raw
+        with open_stream(served.url, calib=constants(), timeout=60) as stream:
             clock = Clock(stream)
             case(stream)
             figures, processed = clock.figures(), stream.counters.processed
     return (*figures, *served.told, processed)
 
 
-def measure_two(folder, times, rate=0.0):
-    """Return the same of two workers that share the shared memory of this machine."""
+@contextlib.contextmanager
+def two_workers():
+    """Start two workers of one thread each."""
     from distributed import Client, LocalCluster
 
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
-        Served(folder, "shmem", times, rate, 2) as served,
-        warnings.catch_warnings(),
     ):
+        yield client
+
+
+def measure_two(client, folder, way, times, rate=0.0):
+    """Return the same of two workers that share the events, with common mode."""
+    with Served(folder, way, times, rate, 2) as served, warnings.catch_warnings():
         warnings.simplefilter("ignore", StreamWarning)
         choices = {"client": client, "readers": 2}
-        with open_stream(served.url, calib=constants(), timeout=60, waiting=32, **choices) as stream:
+        with open_stream(served.url, calib=constants(), timeout=60, **choices) as stream:
             start = time.perf_counter()
             results = stream.reduce("sum", "epix.calib", calibration=COMMON, every=0.5, timeout=3)
             seen = [(time.perf_counter() - start, stream.counters.processed) for _ in results]
@@ -214,22 +218,53 @@ def measure_two(folder, times, rate=0.0):
     return (wall, np.nan, *served.told, processed)
 
 
+def load():
+    """Return what else the machine does: the number of processes that want to run, of the last minute."""
+    return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+
+
 def report(way, case, figures, nbytes):
     rate, busy, *_ = np.median(figures, axis=0)
     print(
-        f"{way:6} {case:28} saturates at {rate:6.0f} Hz {rate * nbytes / 1e9:5.2f} GB/s   per second of "
-        f"processor {busy:6.0f} events",
+        f"{way:6} {case:30} saturates at {rate:5.0f} Hz {rate * nbytes / 1e9:5.2f} GB/s   per second of "
+        f"processor {busy:6.0f} events   {load()}",
         flush=True,
     )
 
 
 def report_rate(way, case, figures):
-    _rate, _, sent, lost, processed = figures
+    _rate, _, given, dropped, processed = figures
     print(
-        f"{way:6} {case:28} {RATE:.0f} Hz offered: {processed:.0f} of {sent:.0f} events processed, "
-        f"{lost:.0f} dropped by the server",
+        f"{way:6} {case:30} {RATE:.0f} Hz offered: {processed:.0f} of {given + dropped:.0f} processed, "
+        f"{dropped:.0f} dropped by the server, {given - processed:.0f} lost behind it   {load()}",
         flush=True,
     )
+
+
+def saturated(folder, ways, given, nbytes):
+    for way in ways:
+        for name, case in CASES.items():
+            figures = [measure(folder, way, case, given.times) for _ in range(given.rounds)]
+            report(way, name, figures, nbytes)
+        if way != "tcp":
+            with two_workers() as client:
+                figures = [measure_two(client, folder, way, given.times) for _ in range(given.rounds)]
+                report(way, "with common mode, two workers", figures, nbytes)
+
+
+def at_rate(folder, ways, given):
+    times = math.ceil(given.seconds * RATE / given.events)
+    for way in ways:
+        for _ in range(given.rounds):
+            name = "calibrate and sum"
+            report_rate(way, name, measure(folder, way, CASES[name], times, RATE))
+    if ways == ["tcp"]:
+        return
+    with two_workers() as client:
+        for way in [w for w in ways if w != "tcp"]:
+            for _ in range(given.rounds):
+                figures = measure_two(client, folder, way, times, RATE)
+                report_rate(way, "with common mode, two workers", figures)
 
 
 def main():
@@ -237,9 +272,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--events", type=int, default=24)
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--only", choices=["tcp", "shmem", "live"])
+    parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    ways = ["tcp", "live"] + (["shmem"] if sys.platform == "linux" else [])
+    if given.quick:
+        given.events, given.rounds, given.seconds = 12, 1, 0.5
+    there = ("tcp", "live", "shmem") if sys.platform == "linux" else ("tcp", "live")
+    ways = [way for way in there if given.only in (None, way)]
     with tempfile.TemporaryDirectory() as folder:
         frames_run(folder, given.events)
         frame = psana_dask.open(folder).epix.raw.isel(time=0).values
@@ -249,17 +289,9 @@ def main():
             np.copyto(out, frame)
         copy = (time.perf_counter() - start) / 50
         print(f"frame {frame.nbytes / 1e6:.1f} MB, copy {copy * 1e3:.2f} ms")
-        for way in [w for w in ways if given.only in (None, w)]:
-            for name, case in CASES.items():
-                figures = [measure(folder, way, case, given.times) for _ in range(given.rounds)]
-                report(way, name, figures, frame.nbytes)
-            report_rate(
-                way, "calibrate and sum", measure(folder, way, CASES["calibrate and sum"], given.times, RATE)
-            )
-            if way == "shmem":
-                figures = [measure_two(folder, given.times) for _ in range(given.rounds)]
-                report(way, "with common mode, two workers", figures, frame.nbytes)
-                report_rate(way, "with common mode, two workers", measure_two(folder, given.times, RATE))
+        if not given.quick:
+            saturated(folder, ways, given, frame.nbytes)
+        at_rate(folder, ways, given)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from psana_dask.sources import FileSource, read_bytes
 from psana_dask.stream.datagrams import HEADERS, Data, Dgram
 from psana_dask.stream.memory import MemoryFile
 
-MOST_BYTES = 256 * 2**20
+MOST_BYTES = 64 * 2**20
 MOST_EVENTS = 20_000
 """What the memory of a stream holds before other memory takes over."""
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from psana_dask.errors import FormatError, ReadError
 from psana_dask.model import Service
 from psana_dask.stream.datagrams import HEADERS, Data, Dgram, Header
+from psana_dask.stream.draining import Drain
 from psana_dask.stream.memory import Landing
 from psana_dask.stream.mqueue import Queue
-from psana_dask.stream.shmem_layout import Note, discovery_name, marked, memory_name, queue_name
+from psana_dask.stream.shmem_layout import Note, discovery_name, memory_name, queue_name
 from psana_dask.stream.taps import Delivery, Refusals, Share
 from psana_dask.stream.team import Team
 
@@ -28,8 +29,8 @@ MEMORY = "/dev/shm"  # noqa: S108  (where POSIX shared memory is, by definition)
 GROUP = 64
 """Events that are taken at once, at most."""
 
-RETURN_SECONDS = 1.0
-"""How long the server gets to make room for a buffer that comes back."""
+DRAIN_SECONDS = 0.2
+"""How long it may take to look whether an event came before a transition."""
 
 BUSY = 8
 """Events that wait for one of a team before the others get what comes next, if they have room."""
@@ -44,14 +45,18 @@ class _Connection:
 
     sock: socket.socket
     memory: mmap.mmap
+    descriptor: int  # of the memory
     events: Queue
     onward: dict[int, Queue]  # by number; the last one is the server's
     geometry: Note
+    drain: Drain
     poll: select.poll
 
     def close(self) -> None:
+        self.drain.close()
         self.sock.close()
         self.memory.close()
+        os.close(self.descriptor)
         for queue in (self.events, *self.onward.values()):
             queue.close()
 
@@ -132,10 +137,7 @@ class ShmemTap:
     def _opened(self, sock: socket.socket, geometry: Note) -> _Connection:
         sock.setblocking(True)
         descriptor = os.open(os.path.join(MEMORY, memory_name(self._tag)), os.O_RDONLY)
-        try:
-            memory = mmap.mmap(descriptor, geometry.buffers * geometry.size, prot=mmap.PROT_READ)
-        finally:
-            os.close(descriptor)
+        memory = mmap.mmap(descriptor, geometry.buffers * geometry.size, prot=mmap.PROT_READ)
         events = Queue(queue_name(self._tag, geometry.index), os.O_RDONLY)
         later = [geometry.returns] if geometry.returns else range(geometry.index + 1, geometry.queues + 1)
         onward = {k: Queue(queue_name(self._tag, k), os.O_WRONLY) for k in later}
@@ -144,19 +146,23 @@ class ShmemTap:
         self._enabled = self._began = self._ran = False
         self._before = None
         poll = select.poll()
-        for each in (sock, events):
-            poll.register(each.fileno(), select.POLLIN)
-        return _Connection(sock, memory, events, onward, geometry, poll)
+        queues = [q.fileno() for q in onward.values()]
+        word = 0 if self._share is None else self._share.team
+        drain = Drain(events.fileno(), descriptor, queues, geometry.size, word, self._landing)
+        for each in (sock.fileno(), drain.wake):
+            poll.register(each, select.POLLIN)
+        return _Connection(sock, memory, descriptor, events, onward, geometry, drain, poll)
 
     def _find_format(self, stop: float) -> str:
         """Wait for the first transition: its header tells the format."""
         while time.monotonic() < stop:
             connection = self._connection
-            if connection is None or not self._ready(connection, 0.1)[0]:
+            if connection is None or not self._ready(connection, 0.1):
                 continue
-            data = self._transition_data(connection)
-            if data is None:
+            announced = self._announced(connection)
+            if announced is None:
                 continue
+            message, data = announced
             for form in ("xtc2", "xtc"):
                 try:
                     header = HEADERS[form](data)
@@ -165,6 +171,7 @@ class ShmemTap:
                 self.form = form
                 if self._counts(header):
                     self._first.append(Dgram(0, data[: header.size]))
+                self._acknowledge(connection, message)
                 return form
             raise ReadError(f"shmem://{self._tag}: the server sends neither XTC nor XTC2")
         raise ReadError(f"shmem://{self._tag}: a server, but no transition for {self._timeout:g} s")
@@ -176,33 +183,56 @@ class ShmemTap:
         events: list[list[Dgram]] = []
         self._first = []
         stop = time.monotonic() + seconds
-        while len(events) < GROUP:
+        while not events:
             connection = self._connection or self._again()
-            left = 0.0 if events else stop - time.monotonic()
+            left = stop - time.monotonic()
             if connection is None or left < 0:
                 break
-            if self._before != 0 and (message := connection.events.receive()) is not None:
-                taken = self._event(connection, message)
-                events += [] if taken is None else [[taken]]
-                continue
-            told, event = self._ready(connection, left)
-            if told and event and self._before is None and self._enabled:
-                self._before = connection.geometry.events  # no more can have come before it
-            elif told and events:
-                break  # first these events, then the transition
-            elif told:
+            connection.drain.ready()
+            self._share_work(connection)
+            told = self._ready(connection, 0.0 if connection.drain.waiting else left)
+            if told and self._enabled and self._before != 0:
+                self._wait_for_those_before(connection)
+            events = self._events(connection)
+            if told and not events:
                 transition = self._transition(connection)
                 transitions += [] if transition is None else [[transition]]
-            elif events and not event:
-                break
-        if len(events) == GROUP and self._connection is not None and self._before is None:
-            told, _ = self._ready(self._connection, 0.0)
-            self._before = self._connection.geometry.events if told else None
         anew, self._anew = self._anew, False
-        if not (transitions or events or anew or self._late):
-            return None
         late, self._late = self._late, 0
+        if not (transitions or events or anew or late):
+            return None
         return Delivery(transitions, events, missed=late, anew=anew)
+
+    def _wait_for_those_before(self, connection: _Connection) -> None:
+        """Wait until what was in the queue when the transition was announced is taken: it came before."""
+        if self._before is None:
+            self._before = connection.geometry.events  # no more than that
+        connection.drain.ask()
+        stop = time.monotonic() + DRAIN_SECONDS
+        while not connection.drain.answered and time.monotonic() < stop:
+            time.sleep(0.0005)
+
+    def _events(self, connection: _Connection) -> list[list[Dgram]]:
+        """Return what the other thread has taken; those that are no events are counted."""
+        found: list[list[Dgram]] = []
+        count = min(GROUP, connection.drain.waiting, GROUP if self._before is None else self._before)
+        for _ in range(count):
+            data = connection.drain.take()
+            header = self._header(data)
+            if header is not None and header.service == Service.L1_ACCEPT:
+                found.append([Dgram(0, data)])
+        if self._before is not None:
+            self._before -= count
+        self._late += connection.drain.late()
+        return found
+
+    def _share_work(self, connection: _Connection) -> None:
+        """Leave what comes next to the others of the team, while much waits here and they have room."""
+        if self._team is None:
+            return
+        busy = self.backlog() + connection.drain.waiting >= BUSY
+        there = self._team.members() if busy else ()
+        connection.drain.leave_to([q.fileno() for k, q in connection.onward.items() if k in there])
 
     def _again(self) -> _Connection | None:
         """Try to connect again after the server went away."""
@@ -214,23 +244,26 @@ class ShmemTap:
         self._anew = True
         return self._connection
 
-    def _ready(self, connection: _Connection, seconds: float) -> tuple[bool, bool]:
-        """Return whether the socket, and whether the event queue, has something."""
+    def _ready(self, connection: _Connection, seconds: float) -> bool:
+        """Wait until the socket or the other thread has something; return whether the socket has."""
         found = {fd for fd, _ in connection.poll.poll(max(0, int(1000 * seconds)))}
-        return connection.sock.fileno() in found, connection.events.fileno() in found
+        if connection.drain.wake in found:
+            os.eventfd_read(connection.drain.wake)
+        return connection.sock.fileno() in found
 
     def _transition(self, connection: _Connection) -> Dgram | None:
         """Take a transition from its buffer, and give that back."""
-        data = self._transition_data(connection)
-        if data is None:
+        announced = self._announced(connection)
+        if announced is None:
             return None
+        message, data = announced
         header = self._header(data)
-        if header is None or not self._counts(header):
-            return None
-        return Dgram(0, data[: header.size])
+        counts = header is not None and self._counts(header)  # first: then events may come
+        self._acknowledge(connection, message)
+        return Dgram(0, data[: header.size]) if header is not None and counts else None
 
-    def _transition_data(self, connection: _Connection) -> Data | None:
-        """Return the bytes of the transition that the socket announces; None when the server went away."""
+    def _announced(self, connection: _Connection) -> tuple[bytes, Data] | None:
+        """Return what the socket says, and the bytes of its transition; None when the server went away."""
         self._before = None
         try:
             message = _receive_exactly(connection.sock)
@@ -240,13 +273,15 @@ class ShmemTap:
             connection.close()
             self._connection = None
             return None
-        data = self._copied(connection, Note.of(message))
+        return message, self._copied(connection, Note.of(message))
+
+    def _acknowledge(self, connection: _Connection, message: bytes) -> None:
+        """Give the buffer of a transition back: events may follow."""
         try:
             connection.sock.sendall(message)
         except OSError:
             connection.close()
             self._connection = None
-        return data
 
     def _counts(self, header: Header) -> bool:
         """Note a transition; tell whether it is one of a run: those before Map or Configure are not."""
@@ -255,32 +290,9 @@ class ShmemTap:
         if service not in NEUTRAL:
             self._enabled = service == Service.ENABLE
             self._ran |= self._enabled
+            if self._connection is not None:
+                self._connection.drain.enable(self.form, self._enabled, self._ran)
         return self._began
-
-    def _event(self, connection: _Connection, message: bytes) -> Dgram | None:
-        """Take an event from its buffer, unless another of the team has or may, and pass the buffer on."""
-        self._before = None if self._before is None else self._before - 1
-        note = Note.of(message)
-        taken = self._share is not None and note.team == self._share.team
-        if self._enabled and not taken and self._left_to_others(connection, message):
-            return None
-        data = self._copied(connection, note) if self._enabled and not taken else b""
-        if self._share is not None and self._enabled:
-            message = marked(message, self._share.team)
-        *clients, server = connection.onward.values()
-        any(queue.send(message) for queue in clients) or server.send(message, RETURN_SECONDS)
-        if taken or not self._enabled:
-            self._late += self._ran and not taken
-            return None
-        header = self._header(data)
-        return None if header is None or header.service != Service.L1_ACCEPT else Dgram(0, data)
-
-    def _left_to_others(self, connection: _Connection, message: bytes) -> bool:
-        """Pass an event to the others of the team, if it would have to wait here and they have room."""
-        if self._team is None or self.backlog() < BUSY:
-            return False
-        there = self._team.members()
-        return any(queue.send(message) for number, queue in connection.onward.items() if number in there)
 
     def _copied(self, connection: _Connection, note: Note) -> Data:
         """Return a copy of the datagram in a buffer."""
@@ -297,8 +309,7 @@ class ShmemTap:
             wanted = HEADERS[form](head).size
         except FormatError:
             return head
-        with memoryview(connection.memory) as memory, memory[start : start + min(wanted, size)] as buffer:
-            return self._landing.copied(buffer)
+        return connection.memory[start : start + min(wanted, size)]
 
     def _header(self, data: Data) -> Header | None:
         """Return the header of a whole datagram; count what is none."""

@@ -186,15 +186,15 @@ def resident():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_hundred_thousand_events_in_flat_memory(form, tmp_path):
+@pytest.mark.parametrize(("form", "total"), [("xtc2", 100_000), ("xtc", 60_000)])
+def test_a_hundred_thousand_events_in_flat_memory(form, total, tmp_path):
     """Everything is processed, and what the process holds does not grow with the events."""
     kind = {"xtc2": ("gmd", "gmd"), "xtc": ("ebeam", "ebeam")}[form]
     detectors = (simulate.Detector(name=kind[0], kind=kind[1]),)
     spec = simulate.RunSpec(format=form, events=2, detectors=detectors, smalldata=None)
     run = psana_dask.open(simulate.write(spec, tmp_path).folder)
     field = next(f for f in run[kind[0]].fields if run[kind[0]][f].dtype.kind == "f")
-    total, sizes = 100_000, {}
+    sizes = {}
     with Stream(Endless(run, total), waiting=2000) as stream:
         for so_far in stream.reduce("count", f"{kind[0]}.{field}", batch=1000, every=0.2):
             last = int(so_far)

@@ -13,6 +13,7 @@ import pytest
 import psana_dask
 from psana_dask import simulate
 from psana_dask.errors import FormatError, ReadError
+from psana_dask.simulate.runs import DEMO_DETECTORS
 from psana_dask.stream import mqueue, open_stream
 from psana_dask.stream.mqueue import Queue
 from psana_dask.stream.replay import moments
@@ -25,7 +26,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="POSIX message q
 
 @pytest.fixture(scope="module", params=["xtc2", "xtc"])
 def closed(request, tmp_path_factory):
-    return psana_dask.open(simulate.demo_run(tmp_path_factory.mktemp("closed"), 24, format=request.param))
+    detectors = tuple(d for d in DEMO_DETECTORS[request.param] if d.name not in ("cspad", "opal"))
+    folder = tmp_path_factory.mktemp("closed")
+    return psana_dask.open(simulate.demo_run(folder, 24, format=request.param, detectors=detectors))
 
 
 @pytest.fixture
@@ -159,9 +162,15 @@ def test_events_that_nobody_takes_are_taken_back(closed, tag):
         tap = ShmemTap(tag)
         while not tap._enabled:
             tap.receive(0.1)
+        drain = tap._connection.drain
+        memory, drain._slots[:] = drain._slots.copy(), 0  # events stay where they are
+        time.sleep(0.05)
         for data in events:
             server.event(data)
-        got = [bytes(d.data) for e in tap.receive(0.2).events for d in e]
+        drain._slots[:] = memory
+        got = []
+        while (delivery := tap.receive(0.2)) is not None:
+            got += [bytes(d.data) for e in delivery.events for d in e]
         tap.close()
     assert len(got) == 3
     assert got == events[-3:]

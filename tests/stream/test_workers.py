@@ -16,8 +16,10 @@ import psana_dask
 from psana_dask.errors import FunctionError, ReadError
 from psana_dask.model import EventTable
 from psana_dask.stream import open_stream
+from psana_dask.stream.opened import Opening
 from psana_dask.stream.replay import moments
 from psana_dask.stream.shmem_server import ShmemServer, _serve
+from psana_dask.stream.taps import Share
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="POSIX message queues are Linux only")
@@ -125,6 +127,17 @@ def test_one_source_shared_by_two_workers(closed, client):
         got = stream.sum(frames(closed), batch=4)
         assert stream.counters.processed == len(closed)
     assert np.array_equal(got.values, closed.sum(frames(closed)).values)
+
+
+def test_readers_of_a_live_run_share_its_events_whatever_their_batches(closed):
+    """Each looks at the files at other times: what is whose must not depend on what came together."""
+    folder, times = os.path.dirname(closed.files[0]), []
+    for reader, batch in enumerate((3, 7)):
+        batches = Opening(f"live:{folder}", {}, Share(reader, 2)).batches()
+        times.append(np.concatenate([r.events.time.values for r in batches.runs(batch, 5.0)]))
+        assert batches.counters.received == batches.counters.processed == len(times[-1])
+    assert abs(len(times[0]) - len(times[1])) <= 8
+    assert np.array_equal(np.sort(np.concatenate(times)), closed.events.time.values)
 
 
 @pytest.mark.parametrize(("rate", "patience"), [(None, 5.0), (200.0, 0.0)])

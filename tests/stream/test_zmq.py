@@ -12,6 +12,7 @@ import pytest
 import psana_dask
 from psana_dask import simulate
 from psana_dask.errors import ReadError, StreamWarning
+from psana_dask.simulate.runs import DEMO_DETECTORS
 from psana_dask.stream import open_stream
 from psana_dask.stream.replay import moments
 from psana_dask.stream.sending import Sender, grouped, repeated, serve
@@ -21,7 +22,9 @@ zmq = pytest.importorskip("zmq")
 
 @pytest.fixture(scope="module", params=["xtc2", "xtc"])
 def closed(request, tmp_path_factory):
-    return psana_dask.open(simulate.demo_run(tmp_path_factory.mktemp("closed"), 24, format=request.param))
+    detectors = tuple(d for d in DEMO_DETECTORS[request.param] if d.name not in ("cspad", "opal"))
+    folder = tmp_path_factory.mktemp("closed")
+    return psana_dask.open(simulate.demo_run(folder, 24, format=request.param, detectors=detectors))
 
 
 @pytest.fixture
