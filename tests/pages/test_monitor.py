@@ -336,6 +336,8 @@ def test_what_panel_forgets_to_send_is_asked_for(page, run, monkeypatch):
     """Panel queues what comes while something else is written, and now and then leaves it there."""
     import panel.io.document as sending
 
+    if not hasattr(sending, "_WRITE_MSGS"):
+        pytest.skip("another version of panel sends in another way")
     forgotten, write = [], sending.write_events
 
     def forgets(doc, connections, events):
