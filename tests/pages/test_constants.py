@@ -344,6 +344,6 @@ def test_what_a_browser_makes_up_is_refused(page, browsing, calib):
     page.locator(".bad").first.wait_for()
     page.expected = ["onnection", "WebSocket"]
     with sockets[-1].expect_event("close"):  # a text in no widget: drawing it takes the browser long
-        page.evaluate("() => { Bokeh.documents[0].roots()[0].tags = ['x'.repeat(25_000_000)] }")
-    _open(page, server)  # the server goes on
+        page.evaluate("() => { Bokeh.documents[0].roots()[0].tags = ['x'.repeat(21_000_000)] }")
+    _open(page.context.new_page(), server)  # the server goes on
     assert _content(calib) == before
