@@ -54,3 +54,12 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target and not target.startswith(("mailto:", "tutorial/")):  # made by docs/conf.py
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", pages())
+def test_files_that_are_named_exist(page):
+    text = (ROOT / page).read_text()
+    named = re.findall(
+        r"\b(?:benchmarks|examples|tests|notebooks|docs)/[\w./-]+\.(?:py|ipynb|md|svg|png)\b", text
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
