@@ -36,11 +36,15 @@ class RunBatches:
         Events that may have come without being thrown away, under the policy "latest".
     share : Share, optional
         Give out the events of this reader: others give out the others.
+    after : int
+        Give out the events behind this number.
     """
 
-    def __init__(self, run: Run, policy: str, waiting: int, share: Share | None = None) -> None:
+    def __init__(
+        self, run: Run, policy: str, waiting: int, share: Share | None = None, after: int = -1
+    ) -> None:
         self.policy = checked(policy)
-        self._run, self._waiting, self._share = run, waiting, share
+        self._run, self._waiting, self._share, self._after = run, waiting, share, after
         self._counters = Counters()
         self._latest: Run | None = None
         self._closed = threading.Event()
@@ -80,10 +84,13 @@ class RunBatches:
 
     def _own(self, run: Run) -> Run:
         """Return the events of this reader: their numbers decide; batches differ between readers."""
-        if self._share is None:
+        if self._share is None and self._after < 0:
             return run
-        turn = run._view.choice.numbers // SHARED % self._share.readers
-        return run.isel(np.flatnonzero(turn == self._share.reader))
+        numbers = run._view.choice.numbers
+        own = numbers > self._after
+        if self._share is not None:
+            own &= numbers // SHARED % self._share.readers == self._share.reader
+        return run.isel(np.flatnonzero(own))
 
     def _arrived(self, batch: int, timeout: float | None) -> Iterator[Run]:
         """Yield what has come since the last time."""
@@ -110,10 +117,10 @@ class ClosedRun(RunBatches):
     """
 
     def __init__(
-        self, run: Run, policy: str, waiting: int, share: Share | None = None, rate: float | None = None,
-        repeat: bool = False,
+        self, run: Run, policy: str, waiting: int, share: Share | None = None, after: int = -1,
+        rate: float | None = None, repeat: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(run, policy, waiting, share)
+        super().__init__(run, policy, waiting, share, -1 if repeat else after)
         self._rate, self._repeat = rate, repeat
 
     def _arrived(self, batch: int, timeout: float | None) -> Iterator[Run]:

@@ -30,11 +30,14 @@ class Opening:
         Of `open_stream`.
     share : Share, optional
         Which events are this reader's.
+    after : int
+        Of files: leave out the events up to this number, which another reader had.
     """
 
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
     share: Share | None = None
+    after: int = -1
 
     @property
     def host(self) -> str | None:
@@ -87,9 +90,9 @@ class Opening:
 
         if self.source.startswith("live:"):
             run = open_run(self.source.removeprefix("live:"), live=True, **options)
-            return LiveRun(run, policy, waiting, self.share)
+            return LiveRun(run, policy, waiting, self.share, self.after)
         path, choices = _replayed(self.source)
-        return ClosedRun(open_run(path, **options), policy, waiting, self.share, **choices)
+        return ClosedRun(open_run(path, **options), policy, waiting, self.share, self.after, **choices)
 
 
 def _replayed(source: str) -> tuple[str, dict[str, Any]]:

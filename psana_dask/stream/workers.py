@@ -2,7 +2,8 @@
 
 A worker opens its source once, and a thread of it takes batch after batch; the client asks for what has
 been made of them, and merges that of all workers.  When a worker dies, another one on the same machine goes
-on; what the first had told remains.  Contract: tests/stream/test_workers.py.
+on; what the first had told remains, and of files the other one begins behind it.
+Contract: tests/stream/test_workers.py.
 """
 
 from __future__ import annotations
@@ -40,16 +41,19 @@ LOOK_SECONDS = 1.0
 MOST_READY = 8
 """Batches that a worker keeps ready, at most."""
 
+NOTHING_YET = -1
+"""The last event, before the first."""
+
 
 # ---- on a worker --------------------------------------------------------------------------------
 class Work(Protocol):
     """What a worker makes of batches."""
 
-    def take(self, run: Run) -> None:
-        """Take the next batch."""
+    def take(self, run: Run, last: int) -> None:
+        """Take the next batch, which may be empty, and the number of the last event before any selection."""
 
-    def told(self) -> Any:
-        """Return what was made so far, or since the last time."""
+    def told(self) -> tuple[Any, int]:
+        """Return what was made so far, or since the last time, and the last event that is in it."""
 
 
 class Reducing:
@@ -57,17 +61,20 @@ class Reducing:
 
     def __init__(self, reduction: Reduction) -> None:
         self._running, self._lock, self._any = reduction.begin(), threading.Lock(), False
+        self._last = NOTHING_YET
 
-    def take(self, run: Run) -> None:
+    def take(self, run: Run, last: int) -> None:
         """Push a batch."""
         with self._lock:
-            self._running.push(run._view)
-            self._any = True
+            if len(run):
+                self._running.push(run._view)
+                self._any = True
+            self._last = last
 
-    def told(self) -> Any:
+    def told(self) -> tuple[Any, int]:
         """Return the result so far; None before the first event."""
         with self._lock:
-            return self._running.snapshot().told() if self._any else None
+            return (self._running.snapshot().told() if self._any else None), self._last
 
 
 class Making:
@@ -75,23 +82,27 @@ class Making:
 
     def __init__(self, make: Callable[[Run], Any]) -> None:
         self._make, self._ready, self._changed = make, deque[Any](), threading.Condition()
+        self._last = NOTHING_YET
 
-    def take(self, run: Run) -> None:
+    def take(self, run: Run, last: int) -> None:
         """Make it; waits until there is room for it."""
+        if not len(run):
+            return
         made = self._make(run)
         with self._changed:
             self._changed.wait_for(lambda: len(self._ready) < MOST_READY, timeout=600)
-            self._ready.append(made)
+            self._ready.append((made, last))
             self._changed.notify_all()
 
-    def told(self) -> Any:
+    def told(self) -> tuple[Any, int]:
         """Return what was made since the last time."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._ready), timeout=ASK_SECONDS)
-            made = list(self._ready)
+            made = [each for each, _ in self._ready]
+            self._last = self._ready[-1][1] if self._ready else self._last
             self._ready.clear()
             self._changed.notify_all()
-            return made
+            return made, self._last
 
 
 class Sending:
@@ -119,6 +130,8 @@ class Told:
     Parameters
     ----------
     made : object
+    last : int
+        Number of the last event that is in it.
     counters : Counters
     ended : bool
     said : tuple of str
@@ -126,6 +139,7 @@ class Told:
     """
 
     made: Any
+    last: int
     counters: Counters
     ended: bool
     said: tuple[str, ...] = ()
@@ -155,9 +169,8 @@ class Session:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always", StreamWarning)
                 for run in self.batches.runs(batch, timeout):
-                    chosen = reduce(lambda r, step: step(r), steps, run)
-                    if len(chosen):
-                        work.take(chosen)
+                    last = int(run._view.choice.numbers[-1])
+                    work.take(reduce(lambda r, step: step(r), steps, run), last)
                     if stop.is_set():
                         return
             self._said = [str(w.message) for w in said if issubclass(w.category, StreamWarning)]
@@ -173,11 +186,11 @@ class Session:
             That of the stream, or of a function.
         """
         ended = not self._thread.is_alive()
-        made = self._work.told()
+        made, last = self._work.told()
         if ended and self._error is not None:
             raise self._error
         ended = ended and not (isinstance(self._work, Making) and self._work._ready)
-        return Told(made, self.batches.counters, ended, tuple(self._said) if ended else ())
+        return Told(made, last, self.batches.counters, ended, tuple(self._said) if ended else ())
 
     def stop(self) -> None:
         """Take no further batch."""
@@ -260,6 +273,7 @@ class Reader:
     counters: Counters
     before: Counters
     ended: bool = False
+    last: int = NOTHING_YET  # the event up to which it was told what was made
 
 
 class OnWorkers:
@@ -343,6 +357,7 @@ class OnWorkers:
         reader.before = replace(reader.before + reader.counters, restarts=reader.before.restarts + 1)
         reader.counters, reader.name = Counters(), uuid.uuid4().hex
         reader.address = self._place(reader.opening)
+        reader.opening = replace(reader.opening, after=reader.last)
         self._open([reader])
 
     # ---- asking -------------------------------------------------------------------------------
@@ -360,7 +375,7 @@ class OnWorkers:
         """
         arguments = (what, tuple(steps), batch, timeout)
         for reader in self._readers:
-            reader.ended = False
+            reader.ended, reader.last = False, NOTHING_YET
         self._on_all(self._readers, begun, lambda _: arguments)
         last: dict[str, Any] = {}
         try:
@@ -387,6 +402,7 @@ class OnWorkers:
                 self._on_all([reader], begun, lambda _: arguments)
                 continue
             reader.counters, reader.ended = found.counters, found.ended
+            reader.last = max(reader.last, found.last)
             for what in found.said:
                 warnings.warn(f"{reader.opening.source}: {what}", StreamWarning, stacklevel=4)
             return found.made

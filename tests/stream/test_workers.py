@@ -220,3 +220,33 @@ def test_a_worker_that_dies_is_replaced(closed, client):
     assert seen == sorted(seen)
     assert stream.counters.restarts == 1
     time.sleep(0.1)
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_no_event_of_a_file_counts_twice_when_a_worker_dies(closed, client, readers):
+    folder = os.path.dirname(closed.files[0])
+    with open_stream(f"replay://{folder}?rate=20", client=client, readers=readers) as stream:
+        results = []
+        for result in stream.reduce(["count", "sum"], frames(closed), every=0.2):
+            results.append(result)
+            if len(results) == 2:
+                os.kill(client.run(os.getpid)[stream._batches._readers[0].address], signal.SIGKILL)
+    assert stream.counters.restarts == 1
+    xr.testing.assert_equal(results[-1], closed.reduce(["count", "sum"], frames(closed)))
+
+
+def test_every_event_of_a_file_is_mapped_once_when_a_worker_dies(closed, client):
+    folder, variable = os.path.dirname(closed.files[0]), frames(closed).replace(".", "_")
+
+    def first_row(ds):
+        return ds[variable].isel(row=0)
+
+    with open_stream(f"replay://{folder}?rate=20", client=client) as stream:
+        times, killed = [], False
+        for made in stream.map(first_row, frames(closed)):
+            times += made.time.values.tolist()
+            if len(times) > 5 and not killed:
+                os.kill(client.run(os.getpid)[stream._batches._readers[0].address], signal.SIGKILL)
+                killed = True
+    assert stream.counters.restarts == 1
+    assert times == closed.map(first_row, frames(closed)).time.values.tolist()
