@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
@@ -45,6 +46,7 @@ def serve(
     """
     if (url is None) == (tag is None):
         raise click.UsageError("say where to: --zmq tcp://HOST:PORT or --shmem TAG")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: shared memory is taken away
     opened = open_source(source, run, folder)
     if url is not None:
         _zmq(opened, url, rate, pub, loop, wait)

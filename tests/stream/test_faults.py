@@ -186,9 +186,10 @@ def resident():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("form", "total"), [("xtc2", 100_000), ("xtc", 60_000)])
-def test_a_hundred_thousand_events_in_flat_memory(form, total, tmp_path):
+@pytest.mark.parametrize("form", ["xtc2", "xtc"])
+def test_a_hundred_thousand_events_in_flat_memory(form, tmp_path):
     """Everything is processed, and what the process holds does not grow with the events."""
+    total = 100_000
     kind = {"xtc2": ("gmd", "gmd"), "xtc": ("ebeam", "ebeam")}[form]
     detectors = (simulate.Detector(name=kind[0], kind=kind[1]),)
     spec = simulate.RunSpec(format=form, events=2, detectors=detectors, smalldata=None)

@@ -95,6 +95,19 @@ def test_a_server_in_another_process(closed, tag):
     assert not os.path.exists(f"/dev/shm/{memory_name(tag)}")
 
 
+@pytest.mark.parametrize("closed", ["xtc2"], indirect=True)  # the format makes no difference
+def test_a_server_that_is_terminated_leaves_nothing(closed, tag):
+    command = [sys.executable, "-m", "psana_dask", "serve", "--shmem", tag, os.path.dirname(closed.files[0])]
+    with (
+        subprocess.Popen([*command, "--loop", "--rate", "50"], stdout=subprocess.PIPE) as process,
+        open_stream(f"shmem://{tag}", timeout=60) as stream,
+    ):
+        taken(stream, 5)
+        process.terminate()
+        assert process.wait(timeout=10) == 130
+    assert not os.path.exists(f"/dev/shm/{memory_name(tag)}")
+
+
 @pytest.mark.parametrize("serial", [True, False])
 def test_several_clients(closed, tag, serial):
     """In serial mode an event goes from client to client, past one that has no room; else to one of them."""
