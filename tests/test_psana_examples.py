@@ -68,7 +68,7 @@ LAUNCHED = """
 import os, runpy, sys
 import numpy as np
 sys.argv = ["psana_demo.py", sys.argv[1]]
-names = runpy.run_path({script!r})
+names = runpy.run_path(SCRIPT)
 if names["rank"] == 0:
     np.savez("found.npz", **{name: names[name] for name in ("mean", "count", "profile", "size")})
 """
@@ -80,7 +80,7 @@ def test_demonstration_under_mpirun(cspad_run, ranks, tmp_path, monkeypatch):
     pytest.importorskip("mpi4py", reason="needs mpi4py")
     if shutil.which("mpirun") is None:
         pytest.skip("needs mpirun")
-    (tmp_path / "launched.py").write_text(LAUNCHED.format(script=str(EXAMPLES / "psana_demo.py")))
+    (tmp_path / "launched.py").write_text(LAUNCHED.replace("SCRIPT", repr(str(EXAMPLES / "psana_demo.py"))))
     environment = {**os.environ, **AS_ROOT, "MPLBACKEND": "agg"}
     command = ["mpirun", "-n", str(ranks), MORE_RANKS, sys.executable, "launched.py", f"{cspad_run}:idx"]
     done = subprocess.run(

@@ -41,6 +41,13 @@ def test_the_settings_are_in_the_workers_from_their_start(client):
         assert found["OMP_NUM_THREADS"] == "1"  # what Dask sets besides stays
 
 
+def test_the_environment_of_this_process_stays_as_it_was(client):
+    """Programs that are started later do not inherit what is for workers only."""
+    assert client.nthreads()
+    assert not {*malloc_settings(MEMORY), "PYTHONHASHSEED", "OMP_NUM_THREADS"} & set(os.environ)
+
+
+
 def page_faults_of_a_second_chunk():
     """Return how many pages the system had to provide for a chunk after another one was freed."""
     for _ in range(2):
