@@ -94,14 +94,14 @@ def test_a_patient_bar_is_shown_when_it_takes_long(bars):
     with ComputeProgress("quick", after=60):
         total(10).compute()
     assert (bars[0].numbers, bars[0].running) == ([], [])
-    with ComputeProgress("slow", after=0.01):
+    with ComputeProgress("slow", after=0.5):  # tasks take a second together, and begin before on any machine
         dask.delayed(sum)([dask.delayed(slow)(k) for k in range(10)]).compute(scheduler="synchronous")
     check(bars[1], 11)
     assert bars[1].numbers[0][0] > 0
 
 
 def slow(number):
-    time.sleep(0.01)
+    time.sleep(0.1)
     return number
 
 

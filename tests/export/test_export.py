@@ -328,7 +328,8 @@ def test_a_full_file_system(run, tmp_path, suffix):
         xr.testing.assert_identical(
             run.gmd.dataset(None).load().drop_attrs(), opened(before, "gmd").drop_attrs()
         )
-        done = len(list((small / f"full{suffix}.part" / "done").iterdir()))
+        workshop = plan.Workshop(path)
+        done = sum(map(workshop.is_done, workshop.plan().pieces))  # a mark that found no room may lie there
         assert done > 1
         subprocess.run(["mount", "-o", "remount,size=300m", str(small)], check=True)
         said = []
