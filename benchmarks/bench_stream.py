@@ -193,12 +193,7 @@ def measure(folder, way, case, times, rate=0.0):
 @contextlib.contextmanager
 def two_workers():
     """Start two workers of one thread each."""
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
+    with psana_dask.cluster.local(workers=2, threads=1, dashboard=":0") as client:
         yield client
 
 
