@@ -9,9 +9,10 @@ Names are imported when they are first used, so importing the package is quick.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from psana_dask.lazily import on_first_use
 
 if TYPE_CHECKING:
     from psana_dask import (
@@ -43,57 +44,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "open": ("psana_dask.entry", "open_source"),
-    "open_run": ("psana_dask.opening", "open_run"),
-    "open_runs": ("psana_dask.opening", "open_runs"),
-    "list_runs": ("psana_dask.opening", "list_runs"),
-    "open_stream": ("psana_dask.stream", "open_stream"),
-    "Run": ("psana_dask.run", "Run"),
-    "times": ("psana_dask.keys", "times"),
-    "reduce": ("psana_dask.reductions", "reduce"),
-    "archiver": ("psana_dask.archive", "archiver"),
-    "find_offset": ("psana_dask.clocks", "find_offset"),
-    "progress_bar": ("psana_dask.progress", "progress_bar"),
-    "set_options": ("psana_dask.options", "set_options"),
-    "algorithms": ("psana_dask.algorithms", None),
-    "analysis": ("psana_dask.analysis", None),
-    "calib": ("psana_dask.calib", None),
-    "cluster": ("psana_dask.cluster", None),
-    "errors": ("psana_dask.errors", None),
-    "quality": ("psana_dask.checks", "quality"),
-    "summary": ("psana_dask.experiment_table", "summary"),
-    "conditions": ("psana_dask.conditions", None),
-    "dump": ("psana_dask.dump", None),
-    "export": ("psana_dask.export", None),
-    "geometry": ("psana_dask.geometry", None),
-    "plot": ("psana_dask.plot", None),
-    "psana": ("psana_dask.psana", None),
-    "simulate": ("psana_dask.simulate", None),
-}
+__getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
     "Run", "algorithms", "analysis", "archiver", "calib", "cluster", "conditions", "dump", "errors",
     "export", "find_offset", "geometry", "list_runs", "open", "open_run", "open_runs", "open_stream",
     "plot", "progress_bar", "psana", "quality", "reduce", "set_options", "simulate", "summary", "times",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        from psana_dask.errors import no_attribute
-
-        raise no_attribute(__name__, name, __all__)
-    module, attribute = _HOMES[name]
-    home = importlib.import_module(module)
-    found = home if attribute is None else getattr(home, attribute)
-    setattr(sys.modules[__name__], name, found)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
-
 
 if "xarray" in sys.modules:  # the accessor is there as soon as both packages are
     import psana_dask.accessor  # noqa: F401

@@ -50,28 +50,7 @@ if TYPE_CHECKING:
         subtract_baseline,
     )
 
-# fmt: off
-__getattr__, __dir__ = on_first_use(__name__, {
-    "azimuthal": ("Integrator", "Profiles", "integrate", "prepare_azimuthal"),
-    "background": ("background_shapes", "subtract_background"),
-    "correlation": ("MultiTau",),
-    "droplets": ("find_droplets",),
-    "extrema": ("cross_maxima", "local_extrema"),
-    "groups": ("COLUMNS",),
-    "hits": ("lit_pixels",),
-    "hsd": ("HsdStreams", "decode_hsd"),
-    "localpeaks": ("LocalFinder", "Selection", "prepare_adaptive", "prepare_droplet"),
-    "peaks": ("Peaks", "find_peaks", "momentum", "places"),
-    "photons": ("count_photons",),
-    "positions": ("Positions", "flat_positions", "momentum_factor", "pixel_positions"),
-    "radialpeaks": ("RadialFinder", "prepare_radial"),
-    "spectra": ("PhotonPeaks", "fit_photon_peaks"),
-    "timetool": ("TimeEdges", "find_time_edges", "project", "running_references", "step_weights",
-        "time_of"),
-    "waveforms": ("Edges", "Pulses", "basis_of", "find_edges", "find_pulses", "fit_basis",
-        "integrate_windows", "subtract_baseline"),
-})
-# fmt: on
+__getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
     "COLUMNS", "Edges", "HsdStreams", "Integrator", "LocalFinder", "MultiTau", "Peaks", "PhotonPeaks",

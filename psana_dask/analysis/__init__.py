@@ -36,21 +36,7 @@ if TYPE_CHECKING:
         subtract_baseline,
     )
 
-# fmt: off
-__getattr__, __dir__ = on_first_use(__name__, {
-    "azimuthal": ("integrate", "profile_of"),
-    "cuts": ("Cuts", "apply_cuts"),
-    "cxi": ("write_cxi",),
-    "hsd": ("decode_hsd",),
-    "peaks": ("find_hits", "find_peaks", "lit_pixels", "peak_table", "powder_of"),
-    "perframe": ("PerFrame",),
-    "photons": ("count_photons", "find_droplets", "fit_photon_peaks", "photons_of", "spectrum_of"),
-    "statistics": ("autocorrelation", "pump_probe", "subtract_background"),
-    "timetool": ("corrected_delay", "project", "time_edges", "time_tool"),
-    "waveforms": ("edge_table", "find_edges", "find_pulses", "fit_basis", "integrate_windows",
-        "subtract_baseline"),
-})
-# fmt: on
+__getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
     "Cuts", "PerFrame", "apply_cuts", "autocorrelation", "corrected_delay", "count_photons", "decode_hsd",

@@ -9,7 +9,9 @@ dask and xarray: arrays, text and HTTP only.  `docs/calibration.md` explains all
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from psana_dask.lazily import on_first_use
 
 if TYPE_CHECKING:
     from psana_dask.calib.commonmode import CommonMode
@@ -22,32 +24,12 @@ if TYPE_CHECKING:
     from psana_dask.calib.store import Chain, Lookup
     from psana_dask.calib.tables import Choices, Tables, prepare
     from psana_dask.calib.webdb import WebStore
+    from psana_dask.dark_runs import dark  # reads a run, so it lives above this package
 
-_HOME = {
-    "Choices": "tables", "Tables": "tables", "prepare": "tables", "CommonMode": "commonmode",
-    "Constants": "constants", "RunRange": "constants", "DarkAccumulator": "darks",
-    "DarkResult": "darks", "Detector": "detectors", "detector": "detectors",
-    "CalibDirectory": "directory", "LocalStore": "localstore", "Chain": "store", "Lookup": "store",
-    "WebStore": "webdb", "deploy": "deploying",
-}
-_ABOVE = {"dark": "psana_dask.dark_runs"}  # reads a run, so it lives above this package
+__getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
     "CalibDirectory", "Chain", "Choices", "CommonMode", "Constants", "DarkAccumulator", "DarkResult",
     "Detector", "LocalStore", "Lookup", "RunRange", "Tables", "WebStore", "dark", "deploy", "detector",
     "prepare",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME and name not in _ABOVE:
-        from psana_dask.errors import no_attribute
-
-        raise no_attribute(__name__, name, __all__)
-    from importlib import import_module
-
-    return getattr(import_module(_ABOVE.get(name) or f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_ABOVE})
+]  # fmt: skip

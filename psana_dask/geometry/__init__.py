@@ -14,9 +14,9 @@ the convention of coordinates and a figure.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from psana_dask.lazily import on_first_use
 
 if TYPE_CHECKING:
     from psana_dask.geometry import convert, refine
@@ -29,18 +29,7 @@ if TYPE_CHECKING:
     from psana_dask.geometry.text import read_text, write_text
     from psana_dask.geometry.tree import areas, coordinates, mask, projected, sizes
 
-_HOMES = {
-    **dict.fromkeys(("AssemblyTables",), "tables"),
-    **dict.fromkeys(("Geometry", "Part", "moved", "placed", "tilted"), "model"),
-    **dict.fromkeys(("apply", "assembled", "panels_of", "prepare"), "assembly"),
-    **dict.fromkeys(("areas", "coordinates", "mask", "projected", "sizes"), "tree"),
-    **dict.fromkeys(("default_geometry",), "defaults"),
-    **dict.fromkeys(("load", "save"), "files"),
-    **dict.fromkeys(("colour_limits", "describe", "draw_image", "draw_panels", "facts"), "figure"),
-    **dict.fromkeys(("read_text", "write_text"), "text"),
-    "convert": None,
-    "refine": None,
-}
+__getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
     "AssemblyTables", "Geometry", "Part", "apply", "areas", "assembled", "colour_limits", "convert",
@@ -48,18 +37,3 @@ __all__ = [
     "moved", "panels_of", "placed", "prepare", "projected", "read_text", "refine", "save", "sizes",
     "tilted", "write_text",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        from psana_dask.errors import no_attribute
-
-        raise no_attribute(__name__, name, __all__)
-    module = importlib.import_module(f"{__name__}.{_HOMES[name] or name}")
-    found = getattr(module, name) if _HOMES[name] else module
-    setattr(sys.modules[__name__], name, found)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
