@@ -114,11 +114,14 @@ class DetectorCalibration:
         decoding = self.row.decoding
         if decoding.kind != "switched" or len(decoding.ranges) < 3:
             return None
-        first, last = (ranges_of(self._settings(at)) for at in (0, -1))
-        if first is not None and last is not None and not np.array_equal(first, last):
+        first, last = (control_bits_of(self._settings(at)) for at in (0, -1))
+        if first is None or last is None:
+            return None if last is None else gain.allowed_ranges(last)
+        found = gain.allowed_ranges(last)
+        if not np.array_equal(first, last) and not np.array_equal(gain.allowed_ranges(first), found):
             what = f"{self.entry.name}: its gain ranges change within these events; the last ones are used"
             warnings.warn(f"{what}: select the events of one step", ConstantsWarning, stacklevel=4)
-        return last
+        return found
 
     def _settings(self, at: int) -> DetectorConfig:
         """Return the settings at an event of the view, by position."""
@@ -256,10 +259,16 @@ def _tables_again(view: View, name: str, constants: Calib, choices: Mapping[str,
 
 def ranges_of(config: DetectorConfig) -> npt.NDArray[np.int8] | None:
     """Return the gain ranges that an ePix10ka's settings allow, (2, panel, row, col); None if unknown."""
+    control = control_bits_of(config)
+    return None if control is None else gain.allowed_ranges(control)
+
+
+def control_bits_of(config: DetectorConfig) -> npt.NDArray[np.uint8] | None:
+    """Return the gain control bits of an ePix10ka's settings, (panel, row, col); None if unknown."""
     parts = [config[segment] for segment in sorted(config.segments)]
     parts = [one for part in parts for one in _inner(part, "elem_cfg", [part])]
     if parts and all("cbitsConfig" in part for part in parts):  # from version 3.0.1 on
-        return gain.allowed_ranges(np.stack([part["cbitsConfig"] & np.uint8(28) for part in parts]))
+        return np.stack([part["cbitsConfig"] & np.uint8(28) for part in parts])
     if parts and all("asicPixelConfig" in part for part in parts):
         pixels = np.stack([part["asicPixelConfig"][:, :176] for part in parts])
         levels = np.stack([part["trbit"] for part in parts])
@@ -268,7 +277,7 @@ def ranges_of(config: DetectorConfig) -> npt.NDArray[np.int8] | None:
         levels = np.array([[asic["trbit"] for asic in part["asics"]] for part in parts])
     else:
         return None
-    return gain.allowed_ranges(gain.control_bits(pixels, levels))
+    return gain.control_bits(pixels, levels)
 
 
 def _gain_maps(config: Config) -> list[npt.NDArray[Any]]:

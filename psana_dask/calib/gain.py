@@ -55,10 +55,12 @@ def packed(pedestal: Planes, factor: Planes) -> Planes:
     return table.reshape(blocks, -1)
 
 
-def unpacked(table: Planes, pixels: int) -> tuple[Planes, Planes]:
-    """Return pedestal and factor, (plane, pixel), of a table that `packed` made."""
-    blocks = table.reshape(len(table), -1, STRIDE)[:, :, :BLOCK]
-    both = np.ascontiguousarray(blocks.swapaxes(0, 1)).reshape(blocks.shape[1], -1)[:, :pixels]
+def unpacked(table: Planes, start: int, stop: int) -> tuple[Planes, Planes]:
+    """Return pedestal and factor, (plane, pixel), of the pixels [start, stop) of a packed table."""
+    first, end = start // BLOCK, -(-stop // BLOCK)
+    blocks = table[first:end].reshape(end - first, -1, STRIDE)[:, :, :BLOCK]
+    both = np.ascontiguousarray(blocks.swapaxes(0, 1)).reshape(blocks.shape[1], -1)
+    both = both[:, start - first * BLOCK : stop - first * BLOCK]
     half = len(both) // 2
     return both[:half], both[half:]
 
@@ -170,6 +172,23 @@ def _kind_of(kind: int, bits: int, gain_bit: int, word: Raw) -> int:
 def _piece(at: int, hi: int, step: int) -> int:
     """Return where the piece of a line from `at` ends: after `step` pixels, or with its block."""
     return min(hi, at + step, (at // BLOCK + 1) * BLOCK)
+
+
+@njit()
+def choose(planes: Planes, ranges: NDArray[np.int8], out: Planes) -> None:
+    """Pick, per pixel and switch state, the plane of its range; 0 where there is none.
+
+    Parameters
+    ----------
+    planes : ndarray of float32, shape (range, pixel)
+    ranges : ndarray of int8, shape (2, pixel)
+        From `allowed_ranges`.
+    out : ndarray of float32, shape (2, pixel)
+    """
+    for state in range(ranges.shape[0]):
+        for p in range(ranges.shape[1]):
+            k = ranges[state, p]
+            out[state, p] = planes[k, p] if k >= 0 else np.float32(0)
 
 
 @njit()
@@ -345,6 +364,21 @@ def control_bits(pixel_config: NDArray[np.uint8], trbit: NDArray[Any]) -> NDArra
     return ((panel & 12) | np.where(assemble_asics(levels) != 0, 16, 0)).astype(np.uint8)
 
 
+_FIXED = {3: (1, 0), 2: (2, 2)}
+"""Of a configuration that fixes the range: which one with the trigger level low and high."""
+
+_AUTO = ((4, 3), (6, 5))
+"""Of one that switches: with the word's switch bit clear and set, with the trigger level low and high."""
+
+
+def _range_of(switched: int, control: int) -> int:
+    mode, high = control & 3, control >> 2
+    return _AUTO[switched][high] if mode == 0 else _FIXED.get(mode, (-1, -1))[high]
+
+
+_ALLOWED = np.array([[_range_of(s, control) for control in range(8)] for s in (0, 1)], np.int8)
+
+
 def allowed_ranges(cbits: NDArray[np.uint8]) -> NDArray[np.int8]:
     """Return the gain ranges that each ePix10ka pixel can be in.
 
@@ -359,13 +393,7 @@ def allowed_ranges(cbits: NDArray[np.uint8]) -> NDArray[np.int8]:
         Range number (FH FM FL AHL-H AML-M AHL-L AML-L) with the word's switch bit clear and
         set; -1: the configuration is of no range.
     """
-    mode, high = cbits & 12, (cbits & 16) != 0
-    fixed = np.select([mode == 12, mode == 8], [np.where(high, 0, 1), np.full(mode.shape, 2)], -1)
-    auto = mode == 0
-    return np.stack([
-        np.where(auto, np.where(high, 3, 4), fixed),
-        np.where(auto, np.where(high, 5, 6), fixed),
-    ]).astype(np.int8)
+    return np.take(_ALLOWED, (cbits & 28) >> 2, axis=1)
 
 
 def low_gain_factors(gain_maps: NDArray[Any], sections: int = 8, factor: float = 6.85) -> Planes:

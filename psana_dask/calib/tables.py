@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from psana_dask.calib import kept
+from psana_dask.calib import gain, kept
 from psana_dask.calib.commonmode import CommonMode, Correction, Plan, plan
 from psana_dask.calib.constants import Constants
 from psana_dask.calib.corrections import Work
 from psana_dask.calib.detectors import GENERIC, Decoding, Detector
-from psana_dask.calib.gain import packed, unpacked
 from psana_dask.calib.masks import combined_mask
 from psana_dask.errors import ConstantsError, ConstantsNotFound
 
@@ -153,12 +152,12 @@ class Tables:
     @property
     def pedestal(self) -> Floats:
         """Return the pedestals with the offset, (plane, pixel), ADU."""
-        return unpacked(self.table, self.use.size)[0]
+        return gain.unpacked(self.table, 0, self.use.size)[0]
 
     @property
     def factor(self) -> Floats:
         """Return what values are multiplied by, (plane, pixel): gain and mask."""
-        return unpacked(self.table, self.use.size)[1]
+        return gain.unpacked(self.table, 0, self.use.size)[1]
 
     @property
     def nbytes(self) -> int:
@@ -197,23 +196,37 @@ class Tables:
             )
         if len(self.shape) == 2 and panels is not None:
             raise ValueError(f"an event of shape {self.shape} has no panels to choose from")
-        everything = slice(None)
-        chosen = [everything if c is None else c for c in (panels, rows, cols)]
-        return self._cut(tuple(chosen[-len(self.shape) :]))
+        kept_panels = self if panels is None else self._of_panels(np.arange(self.shape[0])[panels])
+        return kept_panels if not cuts_panel else kept_panels._cut(rows or slice(None), cols or slice(None))
 
-    def _cut(self, chosen: tuple[Any, ...]) -> Tables:
+    def _of_panels(self, panels: NDArray[np.intp]) -> Tables:
+        """Return the tables of some panels; only their part of the table is touched."""
+        size = math.prod(self.shape[1:])
+        parts = [gain.unpacked(self.table, p * size, (p + 1) * size) for p in panels.tolist()]
+        pedestal, factor = (np.concatenate(of_panels, axis=1) for of_panels in zip(*parts, strict=True))
+        pixels = (panels[:, None] * size + np.arange(size)).reshape(-1)
+        ranges = None if self.ranges is None else self.ranges[:, pixels]
+        return self._with((len(panels), *self.shape[1:]), pedestal, factor, self.use[pixels], ranges)
+
+    def _cut(self, rows: slice, cols: slice) -> Tables:
         def part(planes: NDArray[Any]) -> NDArray[Any]:
-            return np.ascontiguousarray(planes.reshape(-1, *self.shape)[(slice(None), *chosen)])
+            return np.ascontiguousarray(planes.reshape(-1, *self.shape)[..., rows, cols])
 
-        pedestal, factor = (part(planes) for planes in unpacked(self.table, self.use.size))
+        pedestal, factor = (part(planes) for planes in gain.unpacked(self.table, 0, self.use.size))
         shape, planes = pedestal.shape[1:], len(pedestal)
+        ranges = None if self.ranges is None else part(self.ranges).reshape(2, -1)
+        pedestal, factor = pedestal.reshape(planes, -1), factor.reshape(planes, -1)
+        return self._with(shape, pedestal, factor, part(self.use).reshape(-1), ranges)
+
+    def _with(
+        self, shape: tuple[int, ...], pedestal: Floats, factor: Floats, use: NDArray[np.uint8],
+        ranges: Ranges | None,
+    ) -> Tables:  # fmt: skip
         common = self.common_mode
         return replace(
-            self, shape=shape, table=packed(pedestal.reshape(planes, -1), factor.reshape(planes, -1)),
-            use=part(self.use[None]).reshape(-1),
-            ranges=None if self.ranges is None else part(self.ranges).reshape(2, -1),
-            common_mode=replace(common, shape=shape) if isinstance(common, Plan) else common, again=None,
-        )
+            self, shape=shape, table=gain.packed(pedestal, factor), use=use, ranges=ranges, again=None,
+            common_mode=replace(common, shape=shape) if isinstance(common, Plan) else common,
+        )  # fmt: skip
 
 
 def _with_arrays(rest: dict[str, Any], arrays: Mapping[str, Any]) -> Tables:
@@ -270,7 +283,7 @@ def _planes(kind: str, value: NDArray[Any], planes: int, shape: tuple[int, ...])
     if value.size != planes * math.prod(shape) or rows_differ:
         ranges = f" with {planes} gain ranges" if planes > 1 else ""
         raise ConstantsError(f"{kind} has shape {value.shape}, an event has {shape}{ranges}")
-    return value.reshape(planes, -1).astype(np.float32)
+    return value.reshape(planes, -1).astype(np.float32, copy=False)
 
 
 def _pedestals(
@@ -286,20 +299,20 @@ def _pedestals(
 
 
 def _factors(
-    constants: Arrays, detector: Detector, shape: tuple[int, ...], choices: Choices, xtc2: bool
-) -> Floats:
-    """Return what values are multiplied by, (range, pixel): 0 where a dividing gain is 0."""
+    constants: Arrays, detector: Detector, shape: tuple[int, ...], choices: Choices, xtc2: bool,
+    allowed: Ranges | None,
+) -> Floats:  # fmt: skip
+    """Return what values are multiplied by, (plane, pixel): 0 where a dividing gain is 0."""
     planes = max(1, len(detector.decoding.ranges))
     value = constants.get("pixel_gain")
     off = choices.gain is False or callable(choices.gain)
     if off or value is None:
         scale = detector.keV_per_adu if xtc2 and detector.keV_per_adu and not off else 1.0
-        return np.full((planes, math.prod(shape)), scale, np.float32)
-    factors = _planes("pixel_gain", value, planes, shape)
+        return _chosen(np.full((planes, math.prod(shape)), scale, np.float32), allowed)
+    factors = _chosen(_planes("pixel_gain", value, planes, shape), allowed)
     if detector.gain_meaning(xtc2) == "multiply":
         return factors
-    ones = np.ones_like(factors)
-    return np.divide(ones, factors, out=np.zeros_like(factors), where=factors != 0)
+    return np.divide(np.float32(1), factors, out=np.zeros_like(factors), where=factors != 0)
 
 
 def _allowed(
@@ -331,10 +344,13 @@ def _masked(
     return np.where(kept, factor, np.float32(fill))
 
 
-def _chosen(planes: Floats, ranges: Ranges) -> Floats:
-    """Pick, per pixel and switch state, the plane of its range; 0 where there is none."""
-    picked = np.take_along_axis(planes, np.maximum(ranges, 0).astype(np.intp), axis=0)
-    return np.ascontiguousarray(np.where(ranges < 0, np.float32(0), picked))
+def _chosen(planes: Floats, ranges: Ranges | None) -> Floats:
+    """Return the planes of the ranges that each pixel can be in, if its configuration chooses them."""
+    if ranges is None:
+        return planes
+    chosen = np.empty(ranges.shape, np.float32)
+    gain.choose(np.ascontiguousarray(planes), ranges, chosen)
+    return chosen
 
 
 def _use(
@@ -453,17 +469,15 @@ def prepare(
     arrays = recorded(how.constants(constants), detector, panels)
     _check_pedestals(arrays, detector, how)
     event = _event_shape(arrays, detector, shape)
-    pedestal = _pedestals(arrays, detector, event, how)
-    factor = _factors(arrays, detector, event, how, xtc2)
     allowed = _allowed(ranges, detector, event)
-    if allowed is not None:
-        pedestal, factor = _chosen(pedestal, allowed), _chosen(factor, allowed)
+    pedestal = _chosen(_pedestals(arrays, detector, event, how), allowed)
+    factor = _factors(arrays, detector, event, how, xtc2, allowed)
     if how.gain_mask is not None:
         factor = factor * _planes("gain_mask", np.asarray(how.gain_mask), 1, event)
     good = _good(how, arrays, event, detector)
     common = _common_mode(how.common_mode, arrays, detector, event, xtc2)
     use = np.ascontiguousarray(_use(detector.decoding, len(pedestal), allowed, common) * good, np.uint8)
-    table = packed(pedestal, _masked(factor, good, allowed, how.fill))
+    table = gain.packed(pedestal, _masked(factor, good, allowed, how.fill))
     subtract = how.pedestals if callable(how.pedestals) else None
     scale = how.gain if callable(how.gain) else None
     return Tables(event, detector.decoding, table, use, float(how.fill), common, allowed, subtract, scale)
