@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html as markup
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ ENOUGH = 16
 """Events in which a pixel that lives does not have one value by chance."""
 
 REGULAR = 0.8
-"""A detector that more than this share of the events has should be in all of them."""
+"""A detector that more than this share of the events has, but for one stretch, should be in all of them."""
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -224,7 +224,22 @@ def _dropped(run: Run, code: int) -> Bools | None:
 
 def _beam(run: Run, dropped: Bools | None) -> xr.Dataset:
     """Return statistics of every field that is one number per event, and what dropped shots do to it."""
-    names, columns = [], []
+    columns = dict(_numbers(run))
+    levels = np.array([dropped_levels(c, dropped) for c in columns.values()]).reshape(-1, len(SHIFTS))
+    noises = [dropped_noise(c, dropped) for c in columns.values()]
+    stats = {key: ("scalar", [kind(c) for c in columns.values()]) for key, kind in STATISTICS.items()}
+    return xr.Dataset(
+        {
+            **stats,
+            "dropped_level": (("scalar", "shift"), levels),
+            "off_by": ("scalar", [off_by(row, n) for row, n in zip(levels, noises, strict=True)]),
+        },
+        {"scalar": np.array([*columns], dtype=str), "shift": SHIFTS},
+    )
+
+
+def _numbers(run: Run) -> Iterator[tuple[str, Floats]]:
+    """Yield every field that is one number per event: name, and values (event), NaN where it is missing."""
     for name, detector in run.detectors.items():
         there = _there(run, name)
         for field in detector.fields if there.any() else ():
@@ -233,19 +248,7 @@ def _beam(run: Run, dropped: Bools | None) -> xr.Dataset:
             except NameNotFound:  # declared, and in no event
                 continue
             if isinstance(array, xr.DataArray) and array.dims == ("time",) and array.dtype.kind == "f":
-                names.append(f"{name}_{field}")
-                columns.append(np.where(there, np.asarray(array.values, np.float64), np.nan))
-    levels = np.array([dropped_levels(c, dropped) for c in columns]).reshape(-1, len(SHIFTS))
-    noises = [dropped_noise(c, dropped) for c in columns]
-    stats = {key: ("scalar", [kind(c) for c in columns]) for key, kind in STATISTICS.items()}
-    return xr.Dataset(
-        {
-            **stats,
-            "dropped_level": (("scalar", "shift"), levels),
-            "off_by": ("scalar", [off_by(row, n) for row, n in zip(levels, noises, strict=True)]),
-        },
-        {"scalar": np.array(names, dtype=str), "shift": SHIFTS},
-    )
+                yield f"{name}_{field}", np.where(there, np.asarray(array.values, np.float64), np.nan)
 
 
 def _of_finite(function: Any) -> Any:
@@ -319,29 +322,47 @@ th:first-child, td:first-child { text-align: left; }
 
 def findings(found: xr.Dataset) -> list[str]:
     """Return what is wrong, one sentence each."""
-    said = []
-    if found.attrs["gaps"]:
-        said.append(f"{found.attrs['gaps']} gaps in time, about {found.attrs['missed_events']} events missed")
-    if found.attrs["problems"]:
-        said.append(f"{found.attrs['problems']} problems while reading (run.problems)")
+    said = [*_gaps(found.attrs)]
     for name in found["detector"].values:
         row = found.sel(detector=name)
-        if row["present"] == 0:
-            said.append(f"{name} is declared, but in no event")
-        if REGULAR < row["present"] < 1:
-            missing, longest_absence = int(row["missing"]), int(row["longest_absence"])
-            said.append(f"{name}: missing in {missing} events, {longest_absence} of them in a row")
-        if row["damaged"] > 0:
-            said.append(f"{name}: {int(row['damaged'])} damaged events")
-        if row["saturated"] > 1e-3:
-            said.append(f"{name}: {float(row['saturated']):.1%} of the values are saturated")
-        if row["sampled"] >= ENOUGH:
-            said += [f"{name}: {int(row[what])} {what}" for what in ("dead", "hot") if row[what] > 0]
+        said += [*_absences(name, row, found.attrs["events"]), *_defects(name, row)]
     for name in found["scalar"].values:
         shift = float(found["off_by"].sel(scalar=name))
         if np.isfinite(shift) and shift != 0:
-            said.append(f"{name} is off by {shift:+.0f} events from the event codes")
+            said.append(f"{name} is off by {_count(int(shift), 'event', '+')} from the event codes")
     return said
+
+
+def _gaps(facts: Mapping[str, Any]) -> Iterator[str]:
+    if facts["gaps"]:
+        missed = _count(facts["missed_events"], "event")
+        yield f"{_count(facts['gaps'], 'gap')} in time, about {missed} missed"
+    if facts["problems"]:
+        yield f"{_count(facts['problems'], 'problem')} while reading (run.problems)"
+
+
+def _absences(name: str, row: xr.Dataset, events: int) -> Iterator[str]:
+    """Say that a detector is missing, but not of one with a lower rate."""
+    missing, longest_absence = int(row["missing"]), int(row["longest_absence"])
+    there = events - missing
+    if missing and not there:
+        yield f"{name} is declared, but in no event"
+    elif missing and there > max(1, REGULAR * (events - longest_absence)):  # one event has no rate
+        in_a_row = f", {longest_absence} of them in a row" if longest_absence > 1 else ""
+        yield f"{name}: missing in {_count(missing, 'event')}{in_a_row}"
+
+
+def _defects(name: str, row: xr.Dataset) -> Iterator[str]:
+    if row["damaged"] > 0:
+        yield f"{name}: {_count(int(row['damaged']), 'damaged event')}"
+    if row["saturated"] > 1e-3:
+        yield f"{name}: {float(row['saturated']):.1%} of the values are saturated"
+    if row["sampled"] >= ENOUGH:
+        yield from (f"{name}: {int(row[what])} {what}" for what in ("dead", "hot") if row[what] > 0)
+
+
+def _count(number: int, what: str, sign: str = "") -> str:
+    return f"{number:{sign}d} {what}{'' if abs(number) == 1 else 's'}"
 
 
 def report(found: xr.Dataset) -> str:

@@ -52,10 +52,16 @@ def run(tmp_path_factory):
             Detector(name="sound", kind="gmd", algorithms=(beam(0),)),
             Detector(name="silent", kind="gmd"),
             Detector(name="wave8", kind="waveform", algorithms=(channels(),)),
+            Detector(name="once", kind="gmd"),
+            Detector(name="stopped", kind="gmd"),
+            Detector(name="slow", kind="gmd"),
         ),
         missing=(
             Missing(events=(11, 12, 13), detector="cam"),
             Missing(events=tuple(range(EVENTS)), detector="silent"),
+            Missing(events=(7,), detector="once"),
+            Missing(events=tuple(range(20, EVENTS)), detector="stopped"),
+            Missing(events=tuple(k for k in range(EVENTS) if k % 4), detector="slow"),
         ),
         damage=(Damage(events=(20,), detector="cam"),),
     )
@@ -79,6 +85,13 @@ def test_what_is_missing_is_counted(found):
     assert not any("silent" in name for name in found["scalar"].values)
     assert "silent is declared, but in no event" in findings(found)
     assert "cam: missing in 4 events, 3 of them in a row" in findings(found)
+
+
+def test_what_ends_early_is_said_and_what_is_slow_is_not(found):
+    said = findings(found)
+    assert "once: missing in 1 event" in said
+    assert "stopped: missing in 40 events, 40 of them in a row" in said
+    assert not any("slow" in sentence for sentence in said)
 
 
 def test_pixels_are_judged(found):
