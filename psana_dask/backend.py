@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class PsanaBackend(BackendEntrypoint):
     """Opens LCLS runs for xarray; `chunks` is xarray's own parameter."""
 
-    description = "Open LCLS runs (XTC2) as lazy datasets keyed by event time"
+    description = "Open LCLS runs (XTC, XTC2) as lazy datasets keyed by event time"
     url = "https://github.com/psana-dask/psana_dask"
     open_dataset_parameters = (
         "drop_variables", "detectors", "run", "dir", "streams", "join", "damaged", "cache_index",
@@ -61,36 +61,30 @@ class PsanaBackend(BackendEntrypoint):
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
+        detectors: str | Sequence[str] | None = None,
         run: int | None = None,
         dir: str | None = None,
         streams: Sequence[int] | None = None,
         damaged: str = "missing",
         cache_index: bool = True,
     ) -> dict[str, xr.Dataset]:
-        """Return the groups of `Run.tree`, by path."""
-        tree = _open(filename_or_obj, run, dir, streams, damaged, cache_index).tree(chunks=None)
+        """Return the groups of `Run.tree`, by path; parameters as of `open_dataset`."""
+        opened = _open(filename_or_obj, run, dir, streams, damaged, cache_index)
+        tree = opened.tree(detectors, chunks=None)
         dropped = _listed(drop_variables)
         return {node.path: node.to_dataset().drop_vars(dropped, errors="ignore") for node in tree.subtree}
 
-    def open_datatree(
-        self,
-        filename_or_obj: Any,
-        *,
-        drop_variables: str | Iterable[str] | None = None,
-        run: int | None = None,
-        dir: str | None = None,
-        streams: Sequence[int] | None = None,
-        damaged: str = "missing",
-        cache_index: bool = True,
-    ) -> xr.DataTree:
-        """Open a run as a tree: ``events``, ``epics``, and one node per detector."""
+    def open_datatree(self, filename_or_obj: Any, **choices: Any) -> xr.DataTree:
+        """Open a run as a tree: ``events``, ``epics``, and one node per detector.
+
+        Parameters
+        ----------
+        filename_or_obj, **choices
+            As of `open_groups_as_dict`.
+        """
         import xarray as xr
 
-        groups = self.open_groups_as_dict(
-            filename_or_obj, drop_variables=drop_variables, run=run, dir=dir, streams=streams,
-            damaged=damaged, cache_index=cache_index,
-        )  # fmt: skip
-        return xr.DataTree.from_dict(groups)
+        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **choices))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Tell from the name whether this is a run; never raises."""

@@ -17,7 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.choice import Choice
-from psana_dask.dataset import Names, View, event_coords, event_facts, run_attrs, run_dataset
+from psana_dask.dataset import (
+    Names,
+    View,
+    chosen_fields,
+    detector_dataset,
+    event_coords,
+    event_facts,
+    run_attrs,
+    run_dataset,
+)
 from psana_dask.detector import Detector
 from psana_dask.errors import DroppedWarning, NameNotFound, near_names, suggestion
 from psana_dask.evr import CodeCondition, Evr
@@ -443,23 +452,34 @@ class Run(EventResults):
         """
         return run_dataset(self._view, names, join, chunks)
 
-    def tree(self, chunks: Any = "auto") -> xr.DataTree:
+    def tree(self, names: Names = None, *, chunks: Any = "auto") -> xr.DataTree:
         """Return the run as a DataTree: ``events``, ``epics/<name>``, one node per detector.
 
         A detector called ``events`` or ``epics`` is the node ``events_`` or ``epics_``.
 
+        Parameters
+        ----------
+        names, chunks
+            As for `dataset`; a node has all events of the run.
+
+        Raises
+        ------
+        NameNotFound
+            A name fits nothing; lists the nearest ones.
+
         Examples
         --------
         >>> run.tree()["epixquad"]
+        >>> run.tree(["epixquad.raw", "gmd"])
         """
         import xarray as xr
 
         groups: dict[str, Any] = {"/": xr.Dataset(attrs=run_attrs(self._view)), "/events": self.events}
         for name in self.epics:
             groups[f"/epics/{name}"] = self.epics[name].to_dataset(name="value")
-        for name, detector in self.detectors.items():
+        for name, fields in chosen_fields(self._view, names).items():
             node = f"{name}_" if name in ("events", "epics") else name
-            groups[f"/{node}"] = detector.dataset(chunks)
+            groups[f"/{node}"] = detector_dataset(self._view, self._view.entries[name], chunks, fields)
         return xr.DataTree.from_dict(groups)
 
     def group_by_readout(self, detector: str, which: str = "before") -> Readouts:

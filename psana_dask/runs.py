@@ -83,18 +83,27 @@ class Runs(Sequence[Run]):
     def having(self, *detectors: str) -> Runs:
         """Return the runs that have all of some detectors in any event.
 
+        Raises
+        ------
+        NameNotFound
+            No run knows a name; lists the nearest ones.
+
         Examples
         --------
         >>> runs.having("epixquad")
         """
+        for name in detectors:
+            if self._runs and not any(_knows(run, name) for run in self._runs):
+                raise NameNotFound.of("detector", name, self._detectors())
+        return Runs(
+            run
+            for run in self._runs
+            if all(_knows(run, name) and run[name].presence > 0 for name in detectors)
+        )
 
-        def has(run: Run) -> bool:
-            try:
-                return all(run[name].presence > 0 for name in detectors)
-            except NameNotFound:
-                return False
-
-        return Runs(filter(has, self._runs))
+    def _detectors(self) -> list[str]:
+        """Return the detectors of all runs."""
+        return list(dict.fromkeys(name for run in self._runs for name in run.detectors))
 
     def select(self, wanted: Any) -> Runs:
         """Return fewer events of each run.
@@ -135,8 +144,7 @@ class Runs(Sequence[Run]):
         parts = list(
             self._each(lambda run: run_dataset(run._view, names, join, chunks, own_dims=True), names)
         )
-        detectors = dict.fromkeys(name for run in self._runs for name in run.detectors)
-        return plain_dims(stacked(parts), detectors)
+        return plain_dims(stacked(parts), self._detectors())
 
     def dataframe(self, names: Names = None, **choices: Any) -> dd.DataFrame:
         """Return the scalars of all runs as one dask DataFrame, with the column ``run``.
@@ -294,6 +302,14 @@ class Runs(Sequence[Run]):
                 f"  {run.experiment or '-'} run {number}: {len(run):,} events, {len(run.detectors)} detectors"
             )
         return "\n".join(lines)
+
+
+def _knows(run: Run, detector: str) -> bool:
+    try:
+        run._view.find(detector)
+    except NameNotFound:
+        return False
+    return True
 
 
 def _apart(by: Any) -> tuple[bool, Any]:

@@ -105,6 +105,15 @@ def test_trees(folder, rich_run, chunks):
     assert tree.attrs["experiment"] == "tstx00117"
 
 
+def test_trees_of_chosen_detectors(folder):
+    tree = xr.open_datatree(folder, engine="psana", detectors=["epix.raw", "gm*"])
+    assert set(tree.children) == {"events", "epics", "epix", "gmd"}
+    assert set(tree["epix"].data_vars) == {"raw", "damage"}
+    assert tree["gmd"].sizes["time"] == tree["epix"].sizes["time"] == 40
+    with pytest.raises(NameNotFound, match="did you mean epix"):
+        xr.open_datatree(folder, engine="psana", detectors="epx")
+
+
 def test_groups_by_name(folder):
     groups = xr.open_groups(folder, engine="psana")
     assert {"/", "/events", "/epix", "/epics/valve"} <= set(groups)

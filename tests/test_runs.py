@@ -58,6 +58,9 @@ def test_it_is_a_sequence_of_runs(runs, folder):
     assert (len(runs), runs.numbers, runs[-1].number, runs.number(6).number) == (3, [5, 6, 7], 7, 6)
     assert runs[1:].numbers == runs.having("gmd")[1:].numbers == [6, 7]
     assert runs.having("cam").numbers == [5, 7]
+    with pytest.raises(NameNotFound, match="no detector 'cma'; did you mean cam"):
+        runs.having("gmd", "cma")
+    assert len(runs[:0].having("cma")) == 0
     assert "run 6: 20 events, " in repr(runs)
     with pytest.raises(RunNotFound, match="no run 8 among these; there are 5, 6, 7"):
         runs.number(8)
