@@ -283,11 +283,7 @@ class Detector:
         --------
         >>> run.epixquad.masked(status=True, edges=1, center=1)
         """
-        import xarray as xr
-
-        imaging = self._imaging
-        mask, dims = imaging.calibration.mask(**choices), imaging.raw.dims[1:]
-        return xr.DataArray(mask, imaging.panel_coords(), dims, name=f"{self.name}_mask")
+        return self._imaging.mask(**choices)
 
     @property
     def calib(self) -> xr.DataArray:
@@ -417,7 +413,7 @@ class Detector:
         if "image" in self._entry.channels:
             return self._exported("image")
         frames, attrs = self._imaging.calibrated()
-        return self._image(frames, "image", attrs, None, "auto", {})
+        return self._imaging.images(frames, "image", attrs)
 
     def _exported(self, name: str) -> xr.DataArray:
         """Return frames that an export holds calibrated or assembled."""
@@ -475,13 +471,12 @@ class Detector:
         if frames is not None:
             if calibrated:
                 raise ValueError("calibrated=True is for the raw frames; pass det.calib instead")
-            found = self._imaging.image_of(frames, geometry, **how)
-            return found.assign_attrs(geometry=self._which_geometry(geometry))
-        if not calibrated:
-            raw: dict[str, Any] = {"calibrated": False}
-            return self._image(self._imaging.raw, "assembled", raw, geometry, chunks, how)
-        lazy, attrs = self._imaging.calibrated(policy=policy)
-        return self._image(lazy, "image", attrs, geometry, chunks, how)
+            return self._imaging.image_of(frames, geometry, **how)
+        if calibrated:
+            lazy, attrs = self._imaging.calibrated(policy=policy)
+            return self._imaging.images(lazy, "image", attrs, chunks, geometry, **how)
+        raw = self._imaging.raw
+        return self._imaging.images(raw, "assembled", {"calibrated": False}, chunks, geometry, **how)
 
     def panels_of(
         self, image: Any, *, geometry: Geometry | None = None, fill: float | None = None, **choices: Any
@@ -556,31 +551,6 @@ class Detector:
         >>> psana_dask.calib.deploy(fit, "my/calib", det.alias, runs=12)  # doctest: +SKIP
         """
         return self._imaging.fit_rings(intensity, angles, geometry, mask, **choices)
-
-    def _image(
-        self,
-        frames: Any,
-        field: str,
-        attrs: Mapping[str, Any],
-        geometry: Geometry | None,
-        chunks: Any,
-        choices: Mapping[str, Any],
-    ) -> xr.DataArray:
-        if geometry is None and self._imaging.is_plain:
-            whole = self._imaging.labelled(frames, field, {**attrs, "geometry": "none"}, chunks, {})
-            return whole.rename(row="y", col="x")
-        lazy, tables = self._imaging.assembled(frames, geometry, **choices)
-        coords = {"y": ("y", tables.y, {"units": "m"}), "x": ("x", tables.x, {"units": "m"})}
-        what = {**attrs, "geometry": self._which_geometry(geometry)}
-        return self._imaging.labelled(lazy, field, what, chunks, coords)
-
-    def _which_geometry(self, given: Geometry | None) -> str:
-        """Return where the geometry of an image comes from."""
-        if given is not None:
-            return "given"
-        if self._imaging.is_plain:
-            return "none"
-        return "constant" if self._imaging.lookups["geometry"] else "default"
 
     def roi(
         self, panel: Any = None, rows: Any = None, cols: Any = None, *, mask: Any = None, **choices: Any

@@ -90,6 +90,13 @@ class Imaging:
         coords = {"gain_range": list(ranges)} if named else {}
         return xr.DataArray(value, coords, dims, f"{self.entry.name}_{kind}", found.attrs())
 
+    def mask(self, **choices: Any) -> xr.DataArray:
+        """Return good pixels (1) and bad ones (0), ([panel,] row, col); see `Detector.masked`."""
+        import xarray as xr
+
+        good, dims = self.calibration.mask(**choices), self.raw.dims[1:]
+        return xr.DataArray(good, self.panel_coords(), dims, name=f"{self.entry.name}_mask")
+
     def calibrated(self, **choices: Any) -> tuple[CalibratedArray, dict[str, Any]]:
         """Return calibrated frames, and the attributes that say how; see `Detector.calibrated`."""
         return self.calibration.calibrated(**choices)
@@ -154,6 +161,31 @@ class Imaging:
             )
         return ImageArray(frames, tables, self._slots, fill), tables
 
+    def images(
+        self,
+        frames: FrameArray | CalibratedArray,
+        field: str,
+        attrs: Mapping[str, Any],
+        chunks: Any = "auto",
+        geometry: Geometry | None = None,
+        **choices: Any,
+    ) -> xr.DataArray:
+        """Return images (time, y, x) of the frames of all events, with positions in metres."""
+        what = {**attrs, "geometry": self._which_geometry(geometry)}
+        if geometry is None and self.is_plain:
+            return self.labelled(frames, field, what, chunks, {}).rename(row="y", col="x")
+        lazy, tables = self.assembled(frames, geometry, **choices)
+        coords = {"y": ("y", tables.y, {"units": "m"}), "x": ("x", tables.x, {"units": "m"})}
+        return self.labelled(lazy, field, what, chunks, coords)
+
+    def _which_geometry(self, given: Geometry | None) -> str:
+        """Return where the geometry of an image comes from."""
+        if given is not None:
+            return "given"
+        if self.is_plain:
+            return "none"
+        return "constant" if self.lookups["geometry"] else "default"
+
     def image_of(
         self, array: Any, geometry: Geometry | None = None, fill: float | None = None, **choices: Any
     ) -> xr.DataArray:
@@ -161,9 +193,11 @@ class Imaging:
         from psana_dask.images import assemble, labelled
 
         pixels = labelled(array, self.raw.dims[1:])
+        where = {"geometry": self._which_geometry(geometry)}
         if geometry is None and self.is_plain:
-            return pixels.rename(row="y", col="x")
-        return assemble(pixels, geometry or self.geometry, slots=self._slots, fill=fill, **choices)
+            return pixels.rename(row="y", col="x").assign_attrs(where)
+        found = assemble(pixels, geometry or self.geometry, slots=self._slots, fill=fill, **choices)
+        return found.assign_attrs(where)
 
     def panels_of(
         self, image: Any, geometry: Geometry | None = None, fill: float | None = None, **choices: Any
@@ -177,7 +211,11 @@ class Imaging:
         return found if "panel" in self.raw.dims else found.squeeze("panel", drop=True)
 
     def fit_rings(
-        self, intensity: Any, angles: Sequence[float], geometry: Geometry | None = None, mask: Any = None,
+        self,
+        intensity: Any,
+        angles: Sequence[float],
+        geometry: Geometry | None = None,
+        mask: Any = None,
         **choices: Any,
     ) -> RingFit:
         """Find where the detector is from powder rings; see `Detector.fit_rings`."""
