@@ -80,34 +80,34 @@ def find_offset(reference: Any, other: Any, *, within: Any, step: Any = None, tz
     >>> found = psana_dask.find_offset(run.gmd.milliJoulesPerPulse, scope, within="2 s")
     >>> run.join(scope, method="nearest", tolerance="1 ms", offset=found)
     """
-    (t0, a), (t1, b) = _signal(reference, tz, "the reference"), _signal(other, tz, "the other signal")
-    grid = int(np.min([np.median(np.diff(t)) for t in (t0, t1)])) if step is None else in_nanoseconds(step)
+    first, second = _signal(reference, tz, "the reference"), _signal(other, tz, "the other signal")
+    grid = _spacing(first[0], second[0]) if step is None else in_nanoseconds(step)
     most = in_nanoseconds(within)
     if grid <= 0 or most < 2 * grid:
         raise ValueError(f"within={within!r} is less than two steps of {grid / 1e9:g} s")
-    start, stop = min(t0[0], t1[0]), max(t0[-1], t1[-1])
-    if (stop - start) // grid > MOST_POINTS:
-        raise ValueError(
-            f"the signals span {(stop - start) / 1e9:g} s in steps of {grid / 1e9:g} s: give step="
-        )
-    times = np.arange(start, stop + 1, grid)
-    first, second = _on_grid(times, t0, a), _on_grid(times, t1, b)
-    lags, r, common = _correlation(first, second, most // grid)
-    top = _top(lags, r, grid)
-    samples = int(max(LEAST, min(float(common[top]) * grid / np.median(np.diff(t)) for t in (t0, t1))))
-    parts = int(np.clip(samples // 8, 4, PARTS))
-    width = _width(r, top)
-    if width < 2:
-        found = _narrow((t0, a), (t1, b), int(lags[top]) * grid, grid, parts)
-    else:
-        found = _wide(first, second, int(lags[top]), width, parts)
+    found, samples = _peak(first, second, grid, most // grid)
     if not found.correlation >= 4 / np.sqrt(samples):
         raise ValueError(
             f"no common signal: the largest correlation is {found.correlation:.2f} of {samples} samples"
         )
     spread = np.hypot(found.spread, 0.05)  # interpolation between samples errs by some percent of a step
-    as_time = [np.timedelta64(round(x * grid), "ns") for x in (found.shift, spread)]
-    return Offset(as_time[0], as_time[1], min(found.correlation, 1.0), samples)
+    offset, uncertainty = (np.timedelta64(round(x * grid), "ns") for x in (found.shift, spread))
+    return Offset(offset, uncertainty, min(found.correlation, 1.0), samples)
+
+
+def _spacing(*times: Ints) -> int:
+    """Return the smallest median distance of samples."""
+    return int(np.min([np.median(np.diff(t)) for t in times]))
+
+
+def _grid_of(first: Ints, second: Ints, grid: int) -> Ints:
+    """Return times (ns) that span both signals."""
+    start, stop = min(first[0], second[0]), max(first[-1], second[-1])
+    if (stop - start) // grid > MOST_POINTS:
+        raise ValueError(
+            f"the signals span {(stop - start) / 1e9:g} s in steps of {grid / 1e9:g} s: give step="
+        )
+    return np.arange(start, stop + 1, grid)
 
 
 def _signal(signal: Any, tz: str, what: str) -> tuple[Ints, Floats]:
@@ -206,6 +206,31 @@ class Peak:
     shift: float
     spread: float
     correlation: float
+
+
+def _peak(first: tuple[Ints, Floats], second: tuple[Ints, Floats], grid: int, most: int) -> tuple[Peak, int]:
+    """Return the peak of the correlation of two signals, and how many samples they have in common there.
+
+    Parameters
+    ----------
+    first, second : tuple of (sample,) int64 and float64
+        Times (ns) and values.
+    grid : int
+        Distance of the points at which they are compared, ns.
+    most : int
+        Points by which they may be apart.
+    """
+    times = _grid_of(first[0], second[0], grid)
+    a, b = _on_grid(times, *first), _on_grid(times, *second)
+    lags, r, common = _correlation(a, b, most)
+    top = _top(lags, r, grid)
+    span = float(common[top]) * grid
+    samples = int(max(LEAST, min(span / np.median(np.diff(t)) for t in (first[0], second[0]))))
+    parts = int(np.clip(samples // 8, 4, PARTS))
+    width = _width(r, top)
+    if width < 2:
+        return _narrow(first, second, int(lags[top]) * grid, grid, parts), samples
+    return _wide(a, b, int(lags[top]), width, parts), samples
 
 
 def _width(r: Floats, top: int) -> int:

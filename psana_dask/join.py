@@ -131,10 +131,7 @@ def join(
     """Return outside data on the events of a run; see `Run.join`."""
     import xarray as xr
 
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}{suggestion(method, METHODS)}")
-    if method == "exact" and tolerance is not None:
-        raise ValueError('method="exact" takes no tolerance: "nearest" does')
+    _refuse(method, tolerance)
     samples = samples_of(other, key or on, names, group, between=method == "interp")
     wanted, keys = _both_keys(view, samples, on, key or on, tz, unit)
     shift, limit = (0 if v is None else _span(v, on) for v in (offset, tolerance))
@@ -142,25 +139,42 @@ def join(
         raise ValueError(f"tolerance={tolerance!r}: the largest distance of a sample is at least 0")
     ordered, order, counts = _in_order(keys, shift)
     found = match(ordered, wanted, method, None if tolerance is None else limit)
-    variables = {
-        f"{prefix}{name}": _at_events(variable, found, order, method, name)
-        for name, variable in samples.variables.items()
-    }
-    own = {f"{prefix}joined", f"{prefix}joined_{on}"}
-    if taken := (EVENT_COORDS | own) & set(variables):
+    made = _variables(samples, found, order, method, units or {})
+    variables = {f"{prefix}{name}": variable for name, variable in made.items()}
+    own = {f"{prefix}joined": ("time", found.found)}
+    own[f"{prefix}joined_{on}"] = ("time", _own_keys(ordered, found, on))
+    if taken := (EVENT_COORDS | own.keys()) & variables.keys():
         raise ValueError(f'the run has a {min(taken)!r} of its own: prefix="..." keeps both')
-    for name, text in (units or {}).items():
-        if name not in samples.variables:
-            raise NameNotFound.of("variable", name, map(str, samples.variables))
-        variables[f"{prefix}{name}"].attrs["units"] = text
-    matched = int(found.found.sum())
-    used = len(np.unique(np.concatenate([found.before, found.after])[np.tile(found.found, 2)]))
-    counts |= {"matched": matched, "unmatched": len(wanted) - matched, "unused": len(ordered) - used}
+    counts |= _uses(found, len(ordered))
     _warn(counts, ordered, wanted, on)
-    told = {f"{prefix}joined": ("time", found.found)}
-    told[f"{prefix}joined_{on}"] = ("time", _own_keys(ordered, found, on))
     words = {"on": on, "method": method, "tolerance": str(tolerance), "offset": str(offset)}
-    return xr.Dataset(variables, event_coords(view) | told, run_attrs(view) | words | counts)
+    return xr.Dataset(variables, event_coords(view) | own, run_attrs(view) | words | counts)
+
+
+def _refuse(method: str, tolerance: Any) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}{suggestion(method, METHODS)}")
+    if method == "exact" and tolerance is not None:
+        raise ValueError('method="exact" takes no tolerance: "nearest" does')
+
+
+def _variables(
+    samples: Samples, found: Matches, order: Ints, method: str, units: Mapping[str, str]
+) -> dict[str, xr.Variable]:
+    """Return the variables at the events, with the units that are given."""
+    variables = {n: _at_events(v, found, order, method, n) for n, v in samples.variables.items()}
+    for name, text in units.items():
+        if name not in variables:
+            raise NameNotFound.of("variable", name, map(str, variables))
+        variables[name].attrs["units"] = text
+    return variables
+
+
+def _uses(found: Matches, samples: int) -> dict[str, int]:
+    """Return how many events have a sample, and how many samples no event has."""
+    matched = int(found.found.sum())
+    used = np.unique(np.concatenate([found.before, found.after])[np.tile(found.found, 2)])
+    return {"matched": matched, "unmatched": len(found.found) - matched, "unused": samples - len(used)}
 
 
 def _both_keys(

@@ -575,6 +575,7 @@ class Run(EventResults):
 
         yield from map(Run, follow(self._view, **choices))
 
+    # ---- to files -----------------------------------------------------------------------------
     def save_times(self, path: str | os.PathLike[str]) -> int:
         """Append the times of these events to a file, to find them again; return how many there are.
 
