@@ -21,7 +21,7 @@ from numba import types
 
 from psana_dask.jit import array, int32, int64, njit, uint64
 from psana_dask.stream.datagrams import Data
-from psana_dask.stream.memory import SMALL, Landing
+from psana_dask.stream.memory import LANDING, SMALL
 
 SLOT_BYTES = 256 * 2**20
 LEAST_SLOTS, MOST_SLOTS = 16, 256
@@ -167,13 +167,10 @@ class Drain:
         Bytes of a buffer.
     team : int
         What events are marked with; 0: not at all.
-    landing : Landing
     """
 
-    def __init__(
-        self, events: int, memory: int, onward: Sequence[int], size: int, team: int, landing: Landing
-    ) -> None:
-        self._landing, self._taken, self._late = landing, 0, 0
+    def __init__(self, events: int, memory: int, onward: Sequence[int], size: int, team: int) -> None:
+        self._taken = self._late = 0
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         count = min(MOST_SLOTS, max(LEAST_SLOTS, SLOT_BYTES // size))
         self._memory, self._empty = [_NOTHING] * count, list(range(count))
@@ -213,7 +210,7 @@ class Drain:
         """Give memory for as many events as there are slots."""
         size = max(int(self._state[SIZE]), SMALL)
         for slot in self._empty:
-            self._memory[slot] = self._landing.array(size)
+            self._memory[slot] = LANDING.array(size)
             self._slots[slot] = self._memory[slot].ctypes.data
         self._empty.clear()
 
@@ -225,7 +222,7 @@ class Drain:
         self._empty.append(slot)
         self._taken += 1
         if size < len(whole) // 2:  # its memory is for the large ones
-            return self._landing.copied(memoryview(whole.data)[:size])
+            return LANDING.copied(memoryview(whole.data)[:size])
         return memoryview(whole.data)[:size]
 
     def late(self) -> int:
@@ -246,4 +243,6 @@ class Drain:
         """Stop the thread."""
         self._state[STOP] = 1
         self._thread.join()
+        self._memory.clear()
+        LANDING.trim()
         os.close(self.wake)

@@ -134,6 +134,7 @@ class Landing:
     """Copies of datagrams, in memory that is used again as soon as nobody holds its copy."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._arrays: dict[int, list[NDArray[np.uint8]]] = {}
 
     def copied(self, data: memoryview) -> Data:
@@ -147,7 +148,10 @@ class Landing:
 
     def array(self, size: int) -> NDArray[np.uint8]:
         """Return so many bytes that nobody else has, to be filled."""
-        return (np.empty(size, np.uint8) if size < SMALL else self._array(_room(size)))[:size]
+        if size < SMALL:
+            return np.empty(size, np.uint8)
+        with self._lock:
+            return self._array(_room(size))[:size]
 
     def _array(self, room: int) -> NDArray[np.uint8]:
         """Return memory that nobody else has."""
@@ -160,6 +164,20 @@ class Landing:
                 return kept[number]
         kept.append(np.empty(room, np.uint8))
         return kept[-1]
+
+    def trim(self) -> None:
+        """Free the idle memory beyond what is kept for the next stream."""
+        with self._lock:
+            left = MOST_IDLE_BYTES
+            for room, kept in self._arrays.items():
+                for number in reversed(range(len(kept))):
+                    left -= room
+                    if left < 0 and sys.getrefcount(kept[number]) <= 2:
+                        del kept[number]
+
+
+LANDING = Landing()
+"""That of this process: the next stream uses the memory of the last one."""
 
 
 def _room(size: int) -> int:

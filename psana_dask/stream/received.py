@@ -16,10 +16,15 @@ from psana_dask.errors import StreamWarning
 from psana_dask.run import Run
 from psana_dask.stream.assembly import Assembly
 from psana_dask.stream.batches import BATCH, TIMEOUT, Counters, checked
+from psana_dask.stream.datagrams import Dgram
 from psana_dask.stream.taps import Delivery, Tap
 
 WAITING_EVENTS = {"complete": 4096, "latest": 256}
 """Events that wait to be processed, at most: where nothing may be lost, those of half a minute."""
+
+
+BATCH_BYTES = 64 * 2**20
+"""A batch has no more, and one event at least: its memory is used again for the next one."""
 
 
 def _waiting_bytes() -> dict[str, int]:
@@ -120,6 +125,7 @@ class Received:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+        self._queue.clear()
         self._tap.close()
 
     # ---- receiving ----------------------------------------------------------------------------
@@ -161,7 +167,7 @@ class Received:
     def _note(self, events: Sequence[Any], sign: int) -> None:
         """Count events that came to the queue, or left it."""
         self._events += sign * len(events)
-        self._bytes += sign * sum(len(d.data) for event in events for d in event)
+        self._bytes += sign * _size(events)
 
     def _drop(self) -> None:
         """Throw the oldest events away that are too many; transitions stay."""
@@ -174,8 +180,8 @@ class Received:
                 self._counters.dropped += surplus
                 old = self._queue[place] = replace(old, events=old.events[surplus:])  # noqa: PLW2901
 
-    def _take(self, most: int, timeout: float | None) -> Delivery | None:
-        """Return what waits next, of at most so many events; None at the end."""
+    def _take(self, most: int, room: int, timeout: float | None) -> Delivery | None:
+        """Return what waits next, of at most so many events and bytes; None at the end."""
         with self._changed:
             stop = None if timeout is None else time.monotonic() + timeout
             while not self._queue and not self._ended and not self._closed:
@@ -191,9 +197,10 @@ class Received:
                     raise error
                 return None
             first = self._queue.popleft()
-            if len(first.events) > most:
-                self._queue.appendleft(Delivery(events=first.events[most:]))
-                first = replace(first, events=first.events[:most])
+            count = _fitting(first.events, most, room)
+            if len(first.events) > count:
+                self._queue.appendleft(Delivery(events=first.events[count:]))
+                first = replace(first, events=first.events[:count])
             self._note(first.events, -1)
             self._changed.notify_all()
             return first
@@ -209,21 +216,23 @@ class Received:
         yield from self._runs(batch, timeout)
 
     def _runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
-        while (delivery := self._take(batch, timeout)) is not None:
+        while (delivery := self._take(batch, BATCH_BYTES, timeout)) is not None:
             waiting = list(delivery.events)
             self._begin(delivery)
-            while len(waiting) < batch and (more := self._more(batch - len(waiting))) is not None:
+            while (more := self._more(batch - len(waiting), BATCH_BYTES - _size(waiting))) is not None:
                 waiting += more.events
             run = self._assembled(waiting) if waiting else None
-            del waiting, delivery  # their memory is used again
+            del waiting, delivery, more  # their memory is used again
             if run is not None:
                 yield run
 
-    def _more(self, most: int) -> Delivery | None:
-        """Return what waits and needs no transition before it."""
+    def _more(self, most: int, room: int) -> Delivery | None:
+        """Return what waits and needs no transition before it; None if there is no room for it."""
         with self._changed:
-            ready = self._queue and not (self._queue[0].transitions or self._queue[0].anew)
-        return self._take(most, None) if ready else None
+            first = self._queue[0] if self._queue else None
+            if first is None or first.transitions or first.anew or most < 1 or _size(first.events[:1]) > room:
+                return None
+        return self._take(most, room, None)
 
     def _begin(self, delivery: Delivery) -> None:
         if delivery.anew:
@@ -244,3 +253,16 @@ class Received:
         self._counters.processed += len(choice)
         self._latest = Run(shown.of(view))
         return self._latest
+
+
+def _size(events: Sequence[Sequence[Dgram]]) -> int:
+    return sum(len(dgram.data) for event in events for dgram in event)
+
+
+def _fitting(events: Sequence[Sequence[Dgram]], most: int, room: int) -> int:
+    """Return how many of the first events are at most so many, and of so many bytes; one at least."""
+    for count, event in enumerate(events):
+        room -= _size([event])
+        if count == most or (count and room < 0):
+            return count
+    return len(events)

@@ -18,7 +18,6 @@ from psana_dask.errors import FormatError, ReadError
 from psana_dask.model import Service
 from psana_dask.stream.datagrams import HEADERS, Data, Dgram, Header
 from psana_dask.stream.draining import Drain
-from psana_dask.stream.memory import Landing
 from psana_dask.stream.mqueue import Queue
 from psana_dask.stream.shmem_layout import Note, discovery_name, memory_name, queue_name
 from psana_dask.stream.taps import Delivery, Refusals, Share
@@ -88,7 +87,6 @@ class ShmemTap:
         self._tag, self._timeout, self._share = tag, timeout, share
         self._team = None if share is None else Team(os.path.join(MEMORY, memory_name(tag)), share.team)
         self.refused = Refusals()
-        self._landing = Landing()
         self._enabled = self._began = False
         self._anew = self._ran = False
         self.backlog: Callable[[], int] = lambda: 0
@@ -148,7 +146,7 @@ class ShmemTap:
         poll = select.poll()
         queues = [q.fileno() for q in onward.values()]
         word = 0 if self._share is None else self._share.team
-        drain = Drain(events.fileno(), descriptor, queues, geometry.size, word, self._landing)
+        drain = Drain(events.fileno(), descriptor, queues, geometry.size, word)
         for each in (sock.fileno(), drain.wake):
             poll.register(each, select.POLLIN)
         return _Connection(sock, memory, descriptor, events, onward, geometry, drain, poll)

@@ -190,7 +190,7 @@ class Stream:
         Parameters
         ----------
         batch : int
-            Events in a batch, at most: what is there is given out at once.
+            Events in a batch, at most, and 64 MiB: what is there is given out at once.
         timeout : float, optional
             Seconds without an event after which the stream is given up, with a `StreamWarning`.
 

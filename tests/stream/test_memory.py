@@ -55,6 +55,24 @@ def test_copies_are_not_overwritten_while_they_are_held():
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts references")
+def test_trimming_frees_what_nobody_holds_beyond_what_is_kept(monkeypatch):
+    monkeypatch.setattr(memory, "MOST_IDLE_BYTES", 300_000)
+    landing = Landing()
+    held = [landing.copied(memoryview(bytes([k]) * 100_000)) for k in range(6)]
+    landing.trim()
+    assert sum(map(len, landing._arrays.values())) == 6
+    last = held.pop()
+    held.clear()
+    landing.trim()
+    kept = [a for arrays in landing._arrays.values() for a in arrays]
+    assert 1 <= len(kept) <= 3
+    assert bytes(last) == bytes([5]) * 100_000
+    fresh = landing.copied(memoryview(b"new" * 40_000))
+    assert bytes(fresh) == b"new" * 40_000
+    assert bytes(last) == bytes([5]) * 100_000
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts references")
 def test_small_and_large_copies_have_the_bytes():
     landing = Landing()
     for size in (0, 1, SMALL - 1, SMALL, SMALL + 1, 3 * SMALL + 7):

@@ -6,6 +6,7 @@ import pytest
 import psana_dask
 from psana_dask.errors import ReadError
 from psana_dask.reductions import Histogram
+from psana_dask.stream import received
 from psana_dask.stream.stream import Stream
 from psana_dask.stream.taps import ListTap
 
@@ -59,6 +60,21 @@ def test_results_on_the_way_and_mean_of_the_whole(closed, stream_of):
     assert counts == sorted(counts)
     assert len(counts) > 5
     assert np.array_equal(stream_of().mean(name).values, closed.mean(name).values)
+
+
+@pytest.mark.parametrize("least", [1, 100_000, 10**9])
+def test_a_batch_has_no_more_bytes_than_it_may_and_one_event_at_least(closed, stream_of, least, monkeypatch):
+    monkeypatch.setattr(received, "BATCH_BYTES", least)
+    name = f"{FRAMES[closed.format]}.raw"
+    raw = closed[FRAMES[closed.format]].raw.values
+    sizes, frames = [], []
+    for run in stream_of((5, 2, 9)).follow_runs(batch=4):
+        sizes.append(len(run))
+        frames.append(run[FRAMES[closed.format]].raw.values)
+    assert np.array_equal(np.concatenate(frames), raw), name
+    most = max(1, least // raw[0].nbytes)  # an event has a little more than its frame
+    assert max(sizes) <= min(4, most)
+    assert (max(sizes) == 1) == (most < 3)
 
 
 def test_a_window_forgets(closed, stream_of):
