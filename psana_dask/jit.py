@@ -17,7 +17,7 @@ from numba import types
 from psana_dask.options import current
 
 void, int32, int64 = types.void, types.int32, types.int64
-uint64, float64 = types.uint64, types.float64
+uint64, float64, boolean = types.uint64, types.float64, types.boolean
 
 F = TypeVar("F", bound=Callable[..., Any])
 

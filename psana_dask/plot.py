@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask.calib.figure import side_by_side
 from psana_dask.errors import MissingLibrary
 from psana_dask.geometry.figure import colour_limits, draw_image
-from psana_dask.pages.framing import mosaic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from psana_dask.pages.live import Live
+
 
 def live(
     source: Any,
@@ -100,9 +101,7 @@ def live(
     own = (plots,) if callable(plots) else tuple(plots)
     accumulate = {"kept": kept, "means": means, "window": window, "half_life": half_life}
     look = {"plots": own, "updates": updates, "log": log, "limits": limits, "title": title}
-    return begin(
-        source, names, policy=policy, rate=rate, accumulate=accumulate, look=look, options=options
-    )
+    return begin(source, names, policy=policy, rate=rate, accumulate=accumulate, look=look, options=options)
 
 
 def save_picture(
@@ -153,10 +152,8 @@ def _units(array: xr.DataArray) -> str:
     return str(array.attrs.get("units", "ADU"))
 
 
-def _draw_frame(
-    figure: Any, axes: Any, array: xr.DataArray, mask: npt.NDArray[np.bool_] | None
-) -> None:
-    image = mosaic(array.values)
+def _draw_frame(figure: Any, axes: Any, array: xr.DataArray, mask: npt.NDArray[np.bool_] | None) -> None:
+    image = side_by_side(array.values)
     low, high = colour_limits(array.values, mask)
     shown = axes.imshow(image, vmin=low, vmax=high, interpolation="nearest", cmap="viridis")
     panels = " (panels side by side)" if array.ndim == 3 else ""

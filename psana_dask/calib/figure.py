@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psana_dask.calib.constants import KINDS, Constants
-from psana_dask.calib.darks import DarkResult
 from psana_dask.errors import ConstantsError, MissingLibrary
+
+if TYPE_CHECKING:
+    from psana_dask.calib.darks import DarkResult
 
 GAP = 4  # pixels between panels
 MOST_PIXELS = 2000  # along an axis of a map; larger ones are thinned out
@@ -20,10 +22,10 @@ Path = str | os.PathLike[str]
 Picture = NDArray[np.float64]
 
 
-def side_by_side(panels: NDArray[Any]) -> Picture:
+def side_by_side(panels: NDArray[Any], gap: int = GAP) -> Picture:
     """Return panels (..., row, col) as one picture, as many in a row as make it about square.
 
-    NaN lies between them.
+    NaN lies between them, on `gap` pixels.
     """
     stack = np.asarray(panels, np.float64)
     if stack.ndim == 2:
@@ -32,9 +34,9 @@ def side_by_side(panels: NDArray[Any]) -> Picture:
     count, rows, cols = stack.shape
     across = math.ceil(math.sqrt(count * rows / cols)) or 1
     down = math.ceil(count / across)
-    out = np.full((down * (rows + GAP) - GAP, across * (cols + GAP) - GAP), np.nan)
+    out = np.full((down * (rows + gap) - gap, across * (cols + gap) - gap), np.nan)
     for k, panel in enumerate(stack):
-        y, x = k // across * (rows + GAP), k % across * (cols + GAP)
+        y, x = k // across * (rows + gap), k % across * (cols + gap)
         out[y : y + rows, x : x + cols] = panel
     return out
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.jit import array, float64, njit, void
+from psana_dask.jit import array, boolean, float64, njit, void
 
 COLOURS = 255
 """Of a palette; code 0 is for pixels without a value."""
@@ -21,24 +21,17 @@ _FRAME = array(np.float32, 2)
 _CODES = array(np.uint8, 2, writable=True)
 
 
-@njit(void(_FRAME, float64, float64, _CODES), counted=False)
-def _linear(values: Any, low: float, scale: float, out: Any) -> None:
+@njit(void(_FRAME, float64, float64, boolean, _CODES), counted=False)
+def _code(values: Any, first: float, scale: float, log: bool, out: Any) -> None:
     rows, columns = values.shape
     for k in range(rows):
         for m in range(columns):
             value = values[k, m]
-            place = min(max((value - low) * scale, 0.0), 254.0)
+            place = float64(value)
+            if log:
+                place = math.log(value) if value > 0 else first
+            place = min(max((place - first) * scale, 0.0), 254.0)
             out[k, m] = 1 + int(place) if np.isfinite(value) else 0
-
-
-@njit(void(_FRAME, float64, float64, _CODES), counted=False)
-def _logarithmic(values: Any, low: float, scale: float, out: Any) -> None:
-    rows, columns = values.shape
-    for k in range(rows):
-        for m in range(columns):
-            value = values[k, m]
-            place = (math.log(value) - low) * scale if value > 0 else 0.0
-            out[k, m] = 1 + int(min(max(place, 0.0), 254.0)) if np.isfinite(value) else 0
 
 
 def colour_ends(low: float, high: float, log: bool) -> tuple[float, float]:
@@ -78,8 +71,7 @@ def colour_codes(
     """
     out = np.empty(values.shape, np.uint8)
     first, last = (math.log(low), math.log(high)) if log else (low, high)
-    kernel = _logarithmic if log else _linear
-    kernel(np.ascontiguousarray(values), first, COLOURS / (last - first), out)
+    _code(np.ascontiguousarray(values), first, COLOURS / (last - first), log, out)
     return out
 
 

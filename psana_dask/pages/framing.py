@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask.calib.figure import side_by_side
 from psana_dask.pages.pictures import Picture, Range
 
 if TYPE_CHECKING:
     import xarray as xr
-
-GAP = 4
-"""Pixels between panels of a mosaic."""
-
-
-def mosaic(panels: npt.NDArray[Any], gap: int = GAP) -> npt.NDArray[np.float64]:
-    """Lay panels side by side: as many in a row as make the whole about square.
-
-    Parameters
-    ----------
-    panels : (..., row, col) array
-    gap : int
-        Pixels between panels; they are NaN.
-
-    Returns
-    -------
-    (y, x) float64
-    """
-    if panels.ndim == 2:
-        return panels.astype(float)
-    panels = panels.reshape(-1, *panels.shape[-2:])
-    count, rows, cols = panels.shape
-    across = math.ceil(math.sqrt(count))
-    down = math.ceil(count / across)
-    out = np.full((down * (rows + gap) - gap, across * (cols + gap) - gap), np.nan)
-    for k, panel in enumerate(panels):
-        y, x = k // across * (rows + gap), k % across * (cols + gap)
-        out[y : y + rows, x : x + cols] = panel
-    return out
 
 
 def picture_from(array: xr.DataArray) -> Picture:
@@ -48,7 +19,7 @@ def picture_from(array: xr.DataArray) -> Picture:
     if array.dims == ("y", "x") and "x" in array.coords:
         x, y = (_millimetres(array[dim].values) for dim in ("x", "y"))
         return Picture(np.asarray(array.values, np.float32), x, y, "mm")
-    values = mosaic(array.values).astype(np.float32)
+    values = side_by_side(array.values).astype(np.float32)
     return Picture(values, (0.0, float(values.shape[1])), (0.0, float(values.shape[0])))
 
 

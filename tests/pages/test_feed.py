@@ -11,10 +11,11 @@ import xarray as xr
 
 import psana_dask
 from psana_dask import simulate
+from psana_dask.calib.figure import side_by_side
 from psana_dask.errors import NameNotFound, ReadError
 from psana_dask.pages.feed import Feed
 from psana_dask.pages.following import AsTaken, due_times, following
-from psana_dask.pages.framing import mosaic, picture_from
+from psana_dask.pages.framing import picture_from
 from psana_dask.pages.thinning import block_means
 from psana_dask.simulate import Detector, RunSpec
 from psana_dask.stream.batches import Counters
@@ -301,7 +302,7 @@ def test_block_means_are_those_of_numpy(step):
 
 def test_panels_lie_side_by_side_and_images_in_millimetres():
     panels = np.arange(3 * 2 * 5.0).reshape(3, 2, 5)
-    laid = mosaic(panels, gap=1)
+    laid = side_by_side(panels, gap=1)
     assert laid.shape == (2 * 3 - 1, 2 * 6 - 1)
     np.testing.assert_array_equal(laid[3:, :5], panels[2])
     assert np.isnan(laid[2]).all()
