@@ -143,28 +143,26 @@ class Sheet:
     @cached_property
     def encoded(self) -> dict[str, bytes]:
         """Metadata, and the chunks of what is kept by value, by key."""
-        import dask.array as da
-        from zarr.storage import MemoryStore
-
-        there = {name: self.data[name].variable for name in self.references}
-        hollow = {n: v.copy(data=da.zeros(v.shape, dtype=v.dtype, chunks=-1)) for n, v in there.items()}
+        by_value = _as_zarr(self.data.drop_vars(list(self.references)), {})
         encoding: dict[str, Any] = {
             n: {"chunks": r.chunks, "compressors": None} for n, r in self.references.items()
         }
-        store = MemoryStore()
-        self.data.assign(hollow).to_zarr(
-            store, zarr_format=2, consolidated=False, compute=False, encoding=encoding,
-            write_empty_chunks=True,
-        )  # fmt: skip
-        return {key: value.to_bytes() for key, value in store._store_dict.items()}
+        hollow = self.data[list(self.references)].isel(time=slice(0), missing_dims="ignore")
+        for name in self.references:
+            variable = hollow[name].variable
+            hollow[name] = variable.copy(data=np.empty(variable.shape, variable.dtype))
+        homes = tuple(f"{name}/" for name in self.references)
+        about = {k: v for k, v in _as_zarr(hollow, encoding).items() if k.startswith(homes)}
+        return by_value | about
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """Metadata as JSON has it, by key."""
         found = {k: json.loads(v) for k, v in self.encoded.items() if _is_metadata(k)}
         for name in self.references:  # a chunk that is missing reads as what this package has for it
-            kind = np.dtype(found[f"{name}/.zarray"]["dtype"]).kind
-            found[f"{name}/.zarray"]["fill_value"] = "NaN" if kind == "f" else None
+            about = found[f"{name}/.zarray"]
+            about["shape"] = list(self.data[name].shape)
+            about["fill_value"] = "NaN" if np.dtype(about["dtype"]).kind == "f" else None
         return found
 
     def chunks(self, name: str) -> list[bytes]:
@@ -172,6 +170,15 @@ class Sheet:
         about = self.metadata[f"{name}/.zarray"]
         grid = [-(-s // c) for s, c in zip(about["shape"], about["chunks"], strict=True)]
         return [self.encoded[f"{name}/{'.'.join(map(str, at))}"] for at in np.ndindex(*grid)]
+
+
+def _as_zarr(data: xr.Dataset, encoding: dict[str, Any]) -> dict[str, bytes]:
+    """Return metadata and chunks of a Dataset, by key."""
+    from zarr.storage import MemoryStore
+
+    store = MemoryStore()
+    data.to_zarr(store, zarr_format=2, consolidated=False, encoding=encoding, write_empty_chunks=True)
+    return {key: value.to_bytes() for key, value in store._store_dict.items()}
 
 
 def _is_metadata(key: str) -> bool:
