@@ -73,16 +73,11 @@ class StreamBlocks:
 
         Blocks that cannot be read are left out, unless `readable` is False.
         """
-        from psana_dask.locate import locate_blocks
+        from psana_dask.locate import blocks_of
 
-        out = np.empty(len(rows), np.int64)
-        index = self.index
-        locate_blocks(
-            np.ascontiguousarray(rows, np.int64), index["first_block"], index["key"], index["config"],
-            np.asarray(wanted, np.int64), out,
-        )  # fmt: skip
-        if readable and len(index["layout"]):
-            out[index["layout"][out] < 0] = -1
+        out, layout = blocks_of(self.index, rows, wanted), self.index["layout"]
+        if readable and len(layout):
+            out[layout[out] < 0] = -1
         return out
 
     def places(self, config: int, names: Names) -> Places:
@@ -218,9 +213,7 @@ class Parts(Protocol):
         """Return the file of a part."""
 
 
-def read_parts(
-    blocks: Parts, part: Array, offsets: Ints, sizes: Ints, out: Array, places: Array
-) -> None:
+def read_parts(blocks: Parts, part: Array, offsets: Ints, sizes: Ints, out: Array, places: Array) -> None:
     """Copy pieces that may lie in several parts to ``out`` (a C-contiguous array) at byte `places`."""
     flat = out.reshape(-1).view(np.uint8)
     if not len(part):

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from psana_dask.jit import array, njit, void
+from psana_dask.model import StreamIndex
 
 Column = npt.NDArray[Any]
+
+
+def blocks_of(index: StreamIndex, rows: Column, wanted: Sequence[int]) -> Column:
+    """Return for each datagram row the row of its block whose key is ``wanted[config]``, or -1.
+
+    Parameters
+    ----------
+    index : StreamIndex
+    rows : (n,) int
+    wanted : (config,) sequence of int
+    """
+    out = np.empty(len(rows), np.int64)
+    locate_blocks(
+        np.ascontiguousarray(rows, np.int64), index["first_block"], index["key"], index["config"],
+        np.asarray(wanted, np.int64), out,
+    )  # fmt: skip
+    return out
 
 
 @njit(void(array("i8"), array("i8"), array("u4"), array("i2"), array("i8"), array("i8", writable=True)))

@@ -54,16 +54,11 @@ class PayloadBlocks:
 
         Blocks without data are left out, unless `readable` is False.
         """
-        from psana_dask.locate import locate_blocks
+        from psana_dask.locate import blocks_of
 
-        out = np.empty(len(rows), np.int64)
-        index = self.index
-        locate_blocks(
-            np.ascontiguousarray(rows, np.int64), index["first_block"], index["key"], index["config"],
-            np.asarray(wanted, np.int64), out,
-        )  # fmt: skip
-        if readable and len(index["payload"]):
-            out[index["payload"][out] == 0] = -1
+        out, payload = blocks_of(self.index, rows, wanted), self.index["payload"]
+        if readable and len(payload):
+            out[payload[out] == 0] = -1
         return out
 
     def blocks_of(self, row: int) -> Ints:
