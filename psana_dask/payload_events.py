@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.catalog import Channel, Place
+from psana_dask.channel_events import Found
 from psana_dask.errors import FormatError
-from psana_dask.fields import Found
 from psana_dask.model import Array, Problem
 from psana_dask.payload_blocks import PayloadBlocks
 from psana_dask.readers.compression import decompress

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from psana_dask.blocks import decode_dgram
 from psana_dask.catalog import Channel, is_configuration
+from psana_dask.channel_events import enum_entries
 from psana_dask.errors import NameNotFound
-from psana_dask.fields import any_panel, enum_entries
+from psana_dask.fields import any_panel
 from psana_dask.model import Array, FieldSpec, Kind, Names, Problem, Service
 from psana_dask.pipeline import FrameArray, catalog_of
 from psana_dask.recording import Recording
