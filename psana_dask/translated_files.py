@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,9 @@ from psana_dask.small_files import NAMED, NANOSECONDS, TAKEN, PanelPresence, pla
 from psana_dask.trees import Column, Ready, Tree
 
 Ints = npt.NDArray[np.int64]
+Stamps = npt.NDArray[np.void]
+Key = tuple[str, str]
+"""Type and source, as in the file."""
 
 PIXELS = ("image", "data", "array", "waveforms")
 """Names of datasets that can be the pixels or samples of a detector."""
@@ -60,15 +63,8 @@ def open_translated(file: Any, mark: str) -> Tree:
     """Return a translated run as the tree that an export would be."""
     sources, epics, cycles = _look_around(file)
     stamps = {key: [_stamps(group) for _, group in source.groups] for key, source in sources.items()}
-    numbered = [
-        (rows, np.full(len(rows), step, np.int32))
-        for key, source in sources.items()
-        for rows, (step, _) in zip(stamps[key], source.groups, strict=True)
-    ]
-    whole = np.concatenate([np.zeros(0, STAMP), *(rows for rows, _ in numbered)])
-    step = np.concatenate([np.zeros(0, np.int32), *(step for _, step in numbered)])
-    events, first = np.unique(whole, return_index=True)
-    arrays: dict[str, Any] = _events(events, step[first], cycles)
+    events, step = _events_of(sources, stamps)
+    arrays: dict[str, Any] = _events(events, step, cycles)
     detectors: dict[str, Any] = {}
     for key, source in sources.items():
         _add(source, stamps[key], events, arrays, detectors)
@@ -83,9 +79,9 @@ def open_translated(file: Any, mark: str) -> Tree:
     return Tree(arrays, attrs, file)
 
 
-def _look_around(file: Any) -> tuple[dict[tuple[str, str], Source], dict[str, list[Any]], int]:
+def _look_around(file: Any) -> tuple[dict[Key, Source], dict[str, list[Any]], int]:
     """Return sources by (type, source), EPICS groups by variable, and the number of calib cycles."""
-    sources: dict[tuple[str, str], Source] = {}
+    sources: dict[Key, Source] = {}
     epics: dict[str, list[Any]] = {}
     number = -1
     for place, group in _levels(file):
@@ -123,7 +119,7 @@ def _sources(group: Any) -> Iterator[tuple[str, str, Any]]:
 STAMP = np.dtype([("time", "<i8"), ("fiducial", "<i4")])
 
 
-def _stamps(group: Any) -> npt.NDArray[np.void]:
+def _stamps(group: Any) -> Stamps:
     """Return time (ns) and fiducial of each row of a source."""
     rows = group["time"][...]
     out = np.zeros(len(rows), STAMP)
@@ -132,7 +128,20 @@ def _stamps(group: Any) -> npt.NDArray[np.void]:
     return out
 
 
-def _events(events: npt.NDArray[np.void], step: npt.NDArray[np.int32], cycles: int) -> dict[str, Any]:
+def _events_of(
+    sources: Mapping[Key, Source], stamps: Mapping[Key, Sequence[Stamps]]
+) -> tuple[Stamps, npt.NDArray[np.int32]]:
+    """Return the times that any source has, and the calib cycle of each."""
+    rows, steps = [np.zeros(0, STAMP)], [np.zeros(0, np.int32)]
+    for key, source in sources.items():
+        for found, (step, _) in zip(stamps[key], source.groups, strict=True):
+            rows.append(found)
+            steps.append(np.full(len(found), step, np.int32))
+    events, first = np.unique(np.concatenate(rows), return_index=True)
+    return events, np.concatenate(steps)[first]
+
+
+def _events(events: Stamps, step: npt.NDArray[np.int32], cycles: int) -> dict[str, Any]:
     count = np.arange(len(events))
     time = np.maximum.accumulate(events["time"] - count) + count if len(events) else events["time"]
     words = (events["time"] // 10**9).astype(np.uint64) << np.uint64(32)
@@ -153,7 +162,7 @@ def _events(events: npt.NDArray[np.void], step: npt.NDArray[np.int32], cycles: i
 
 # ---- detectors ----------------------------------------------------------------------------------
 def _add(
-    source: Source, stamps: list[npt.NDArray[np.void]], events: npt.NDArray[np.void], arrays: dict[str, Any],
+    source: Source, stamps: list[Stamps], events: Stamps, arrays: dict[str, Any],
     detectors: dict[str, Any],
 ) -> None:  # fmt: skip
     """Add one source as a detector."""
@@ -165,21 +174,15 @@ def _add(
     there = row >= 0
     arrays |= {f"{group}/present": Ready(there), f"{group}/damage": Ready(np.zeros(len(events), np.uint32))}
     fields: dict[str, Any] = {}
-    for public, dataset, inner in _fields(source.groups[0][1]):
-        parts = tuple(g[dataset] for _, g in source.groups if dataset in g)
-        if len(parts) != len(source.groups) or len({(p.dtype, p.shape[1:]) for p in parts}) > 1:
-            continue  # the calib cycles do not agree
-        column = Column(parts, part, row, inner)
+    for public, inner, column in _columns(source, part, row):
+        dims = _dims(public, len(column.shape))
         arrays |= {f"{group}/{public}": column, f"presence/{group}/{public}": PanelPresence(Ready(there))}
-        dims = ["time", *(f"{public}_{k}" for k in range(1, len(column.shape)))]
-        if public == "raw" and len(column.shape) == 3:
-            dims = ["time", "row", "col"]
-        elif public == "raw" and len(column.shape) == 4:
-            dims = ["time", "panel", "row", "col"]
-            arrays[f"{group}/panel"] = Ready(np.arange(column.shape[1]))
-            arrays[f"presence/{group}/{public}"] = Ready(np.repeat(there[:, None], column.shape[1], axis=1))
+        if "panel" in dims:
+            panels = column.shape[1]
+            arrays[f"{group}/panel"] = Ready(np.arange(panels))
+            arrays[f"presence/{group}/{public}"] = Ready(np.repeat(there[:, None], panels, axis=1))
         fields[public] = {
-            "algorithm": "translated", "version": [0, 0, 0], "field": inner or dataset, "unit": "",
+            "algorithm": "translated", "version": [0, 0, 0], "field": inner, "unit": "",
             "kind": int(Kind.NUMBER), "accessor": "", "dims": dims, "dtype": column.dtype.str, "enum": {},
         }  # fmt: skip
     detectors[name] = {
@@ -188,9 +191,21 @@ def _add(
     }  # fmt: skip
 
 
-def _rows(
-    source: Source, stamps: list[npt.NDArray[np.void]], events: npt.NDArray[np.void]
-) -> tuple[Ints, Ints]:
+def _columns(source: Source, part: Ints, row: Ints) -> Iterator[tuple[str, str, Column]]:
+    """Yield (public name, name in the file, column) of the fields in which the calib cycles agree."""
+    for public, dataset, inner in _fields(source.groups[0][1]):
+        parts = tuple(group[dataset] for _, group in source.groups if dataset in group)
+        if len(parts) == len(source.groups) and len({(p.dtype, p.shape[1:]) for p in parts}) == 1:
+            yield public, inner or dataset, Column(parts, part, row, inner)
+
+
+def _dims(public: str, rank: int) -> list[str]:
+    if public == "raw" and rank in (3, 4):
+        return ["time", "panel", "row", "col"] if rank == 4 else ["time", "row", "col"]
+    return ["time", *(f"{public}_{k}" for k in range(1, rank))]
+
+
+def _rows(source: Source, stamps: list[Stamps], events: Stamps) -> tuple[Ints, Ints]:
     """Return which calib cycle's group has each event, and in which row; -1: none has it."""
     part, row = np.zeros(len(events), np.int64), np.full(len(events), -1, np.int64)
     for number, (found, (_, group)) in enumerate(zip(stamps, source.groups, strict=True)):
