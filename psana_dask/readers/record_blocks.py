@@ -224,8 +224,8 @@ def _shape_keys(record: Record, data: Bytes, starts: Ints, stops: Ints, cfg: Vie
     names = [n for n in dims if callable(n) or not n.startswith("cfg.")]
     if _nests(record) or REST in names:
         views = (record.view(data, int(a), int(b), cfg) for a, b in zip(starts, stops, strict=True))
-        described = [repr(concrete_dtype(view)) for view in views]
-        return np.unique(described, return_inverse=True)[1].reshape(-1, 1)
+        numbers: dict[np.dtype[Any], int] = {}
+        return np.array([[numbers.setdefault(concrete_dtype(view), len(numbers))] for view in views])
     heads = Batch(record, np.arange(len(starts)), gather(data, starts, record.dtype), cfg)
     columns = [np.asarray(n(heads) if callable(n) else resolve(heads, n), np.int64) for n in names]
     return np.stack([np.broadcast_to(c, len(starts)) for c in columns], axis=1)
@@ -249,7 +249,7 @@ def concrete_dtype(view: View) -> np.dtype[Any]:
 
 def _nested_dtype(place: Place) -> Any:
     kinds = [concrete_dtype(child) for child in place.children]
-    if len({repr(k) for k in kinds}) == 1:
+    if all(kind == kinds[0] for kind in kinds):
         return (kinds[0], place.shape) if place.shape else kinds[0]
     starts = np.cumsum([0, *(k.itemsize for k in kinds)])[:-1].tolist()
     return np.dtype({"names": [str(i) for i in range(len(kinds))], "formats": kinds, "offsets": starts})
