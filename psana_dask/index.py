@@ -112,24 +112,32 @@ def _build(
         POOL.forget(files.parts[0])  # another file may be there now
     form = format_of(FileSource(files.parts[0])) if before is None else before.format
     running: StreamScan = FORMATS[form].StreamScan(files, before, live=live, progress=progress)
-    parts = list(_paths(marks, files))
-    number = 0
-    while number < len(parts):
-        done = marks[number] if number < len(marks) else None
-        mark = file_mark(parts[number])
-        start = done["next"] if done else 0
-        if done is None or mark != done["mark"]:
-            POOL.forget(parts[number])
-            start = running.scan(FileSource(parts[number]), number, start)
-        witness = _witness(parts[number], start)
-        entry = {"path": parts[number], "mark": mark, "next": start, "witness": witness}
-        marks[number : number + 1] = [entry]
-        number += 1
-        if number == len(parts):
-            parts += running.next_parts(parts)
-    index = running.index(tuple(parts))
+    marks = _scanned(running, files, marks)
+    index = running.index(tuple(mark["path"] for mark in marks))
     run, step = run_and_step(index["service"])
     return replace(index, columns={**index.columns, "run": run, "step": step}), marks
+
+
+def _scanned(running: StreamScan, files: StreamFiles, marks: Marks) -> Marks:
+    """Scan the parts of a stream, each from where `marks` end; a part may tell of further ones."""
+    parts, out = list(_paths(marks, files)), Marks()
+    while len(out) < len(parts):
+        number = len(out)
+        done = marks[number] if number < len(marks) else None
+        out.append(_part(running, parts[number], number, done))
+        if len(out) == len(parts):
+            parts += running.next_parts(parts)
+    return out
+
+
+def _part(running: StreamScan, path: str, number: int, done: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Scan a part, unless it is as it was; return its mark."""
+    mark = file_mark(path)
+    start = done["next"] if done else 0
+    if done is None or mark != done["mark"]:
+        POOL.forget(path)
+        start = running.scan(FileSource(path), number, start)
+    return {"path": path, "mark": mark, "next": start, "witness": _witness(path, start)}
 
 
 def format_of(source: Source) -> str:
@@ -197,9 +205,7 @@ def _load(path: Path) -> tuple[StreamIndex, Marks] | None:
     configs = tuple(tuple(_names_from_json(n) for n in names) for names in about["configs"])
     problems = tuple(Problem(*p) for p in about["problems"])
     parts = tuple(m["path"] for m in about["marks"])
-    kept = StreamIndex(
-        about["stream"], parts, configs, columns, problems, about["format"], about["aliases"]
-    )
+    kept = StreamIndex(about["stream"], parts, configs, columns, problems, about["format"], about["aliases"])
     return kept, about["marks"]
 
 

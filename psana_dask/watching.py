@@ -26,7 +26,7 @@ from psana_dask.calib.localstore import LocalStore, write_atomically
 from psana_dask.calib.store import Chain
 from psana_dask.checks import quality
 from psana_dask.dark_rules import DarkRun, Rule, cameras, said_by_rule, said_by_scan
-from psana_dask.dark_runs import dark
+from psana_dask.dark_runs import Dark, dark
 from psana_dask.errors import ConstantsError, MissingLibrary, PsanaWarning, RunNotFound
 from psana_dask.experiment_table import (
     Cell,
@@ -229,11 +229,15 @@ class Watch:
         tries = before.tries if before is not None and same else 0
         if same and not 0 < tries < TRIES:
             return False
-        state.done[key] = self._worked(entry, tries)
-        state.write()
-        for line in [*state.done[key].proposed, *state.done[key].said]:
-            self.say(f"run {entry.number}: {line}")
+        self._note(state, key, self._worked(entry, tries), f"run {entry.number}")
         return True
+
+    def _note(self, state: State, key: str, done: Done, what: str) -> None:
+        """Keep what was made, and say it."""
+        state.done[key] = done
+        state.write()
+        for line in [*done.proposed, *done.said]:
+            self.say(f"{what}: {line}")
 
     def _worked(self, entry: RunEntry, tries: int) -> Done:
         """Return what was made of a run; an error of any kind is said, not raised."""
@@ -294,10 +298,7 @@ class Watch:
             done = self._dark(runs, DarkRun(self.settings.detectors, "they are named as dark"), done)
         except Exception as error:
             done = replace(done, said=[*done.said, _said(error)])
-        state.done[key] = done
-        state.write()
-        for line in [*done.proposed, *done.said]:
-            self.say(f"runs {key}: {line}")
+        self._note(state, key, done, f"runs {key}")
         return True
 
     def _dark(self, runs: Sequence[Run], found: DarkRun, done: Done) -> Done:
@@ -318,42 +319,45 @@ class Watch:
         refuse_in_force(settings.proposals, runs[0])
         with _quiet():
             made = dark(list(runs), name, memory=settings.memory)
-            store = LocalStore(settings.proposals)
             comment = f"proposed by psana-dask watch: dark of run {', '.join(map(str, made.runs))}"
-            kinds = deploy(made, store, comment=comment)
+            kinds = deploy(made, LocalStore(settings.proposals), comment=comment)
         differences = "; ".join(str(d.difference) for d in kinds)
         command = deploy_command(self.experiment, self.data, runs, name)
         lines = [
             f"{name}: {len(kinds)} constants proposed in {settings.proposals}; {differences}",
             f"{name}: put them in force with: {command}",
         ]
-        stem = f"{made.experiment or 'run'}-r{min(made.runs, default=0):04}_{name}"
-        picture = settings.folder / "darks" / f"{stem}.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        pages = {}
-        try:
-            made.report(picture)
-            pages = {f"dark of {name}": f"darks/{picture.name}"}
-        except MissingLibrary:
+        picture = self._picture(made, name)
+        if picture is None:
             lines.append(f"{name}: no picture, as matplotlib is not installed")
+        pages = {} if picture is None else {f"dark of {name}": picture}
         return replace(done, proposed=[*done.proposed, *lines], pages={**done.pages, **pages})
 
+    def _picture(self, made: Dark, name: str) -> str | None:
+        """Draw constants; return where, from the folder of the pages. None without matplotlib."""
+        place = f"darks/{made.experiment or 'run'}-r{min(made.runs, default=0):04}_{name}.png"
+        path = self.settings.folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            made.report(path)
+        except MissingLibrary:
+            return None
+        return place
+
     # ---- the summary --------------------------------------------------------------------------
+    def _row(self, entry: RunEntry, ready: bool) -> dict[str, Cell]:
+        if ready:
+            return row_of(entry, self.settings.columns, options=self.settings.options)
+        return {"experiment": entry.experiment, "run": entry.number, "error": "is still being written"}
+
     def _summary(self, state: State, found: Sequence[RunEntry], ready: Sequence[RunEntry]) -> None:
-        rows: list[dict[str, Cell]] = []
-        for entry in found:
-            if entry in ready:
-                rows.append(row_of(entry, self.settings.columns, options=self.settings.options))
-            else:
-                said_of_it = "is still being written"
-                rows.append({"experiment": entry.experiment, "run": entry.number, "error": said_of_it})
+        rows = [self._row(entry, entry in ready) for entry in found]
         labels: list[Any] = [entry.number for entry in found]
         if len({entry.experiment for entry in found}) > 1:
             labels = [(entry.experiment, entry.number) for entry in found]
         done = [state.done.get(entry.name, Done("")) for entry in found]
         for row, own in zip(rows, done, strict=True):
-            said = own.said
-            row["error"] = "; ".join(dict.fromkeys(filter(None, [str(row["error"]), *said])))
+            row["error"] = "; ".join(dict.fromkeys(filter(None, [str(row["error"]), *own.said])))
         links = {label: own.pages for label, own in zip(labels, done, strict=True)}
         said = [f"{key}: {line}" for key, own in state.done.items() for line in own.proposed]
         table = table_of(rows) if rows else table_of([{"experiment": "", "run": 0, "error": ""}]).iloc[:0]
