@@ -56,21 +56,24 @@ def dump(source: Source, start: int = 0, known: Iterable[Names] = ()) -> Iterato
                 return
             offset = last = place
             continue
+        inside = offset + header.itemsize
         size = header.itemsize - XTC.itemsize + int(row["extent"])
         configure = service_of(row) == TransitionId.CONFIGURE
         if configure or offset >= start:
-            payload = read_bytes(source, offset + header.itemsize, size - header.itemsize)
-            faults: list[tuple[int, str]] = []
-            if configure:
-                found, faults = parse_names(payload)
-                names = {n.key: n for n in found} or names
+            payload = read_bytes(source, inside, offset + size - inside)
+            found, faults = parse_names(payload) if configure else ([], [])
+            names = {n.key: n for n in found} or names
             if offset >= start:
-                tree = _Tree(payload, offset + header.itemsize, names)
-                yield _dgram(row, offset, size) | {"containers": list(tree.nodes(0, len(payload), 1))}
-                faults += [(at, what) for at, what in tree.faults if at not in dict(faults)]
-                for at, what in sorted(faults):
-                    yield {"offset": offset + header.itemsize + at, "problem": what}
+                yield from _datagram(_dgram(row, offset, size), _Tree(payload, inside, names), faults)
         offset, last, near = offset + size, offset, int(row["high"])
+
+
+def _datagram(dgram: dict[str, Any], tree: _Tree, faults: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
+    """Yield a datagram with its containers, and what is wrong inside; `faults` are those of its names."""
+    yield dgram | {"containers": list(tree.nodes(0, len(tree.payload), 1))}
+    more = [(at, what) for at, what in tree.faults if at not in dict(faults)]
+    for at, what in sorted([*faults, *more]):
+        yield {"offset": tree.base + at, "problem": what}
 
 
 def names_of(source: Source) -> list[Names]:
