@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -225,28 +226,21 @@ def _add(
     found: _Found, detector: str, public: str, path: str, dataset: Any, datasets: dict[str, Any], keys: Keys
 ) -> None:
     """Add a field that has one value per event."""
-    said = found.detectors.setdefault(detector, _detector(detector))
-    name = f"{said['group']}/{public}"
     inner = getattr(dataset.dtype, "metadata", None) or {}
     if "vlen" in inner and inner["vlen"] is not str and inner["vlen"] is not bytes:
         lists = [dataset[...][k] for k in keys.order.tolist()]
-        counts = np.array([len(v) for v in lists], np.int64)
         items = np.concatenate(lists) if lists else np.zeros(0, inner["vlen"])
-        _put_ragged(found, detector, public, Ready(items), counts)
+        _put_ragged(found, detector, public, Ready(items), np.array([len(v) for v in lists], np.int64))
         return
     column = Column((dataset,), np.zeros(len(keys.order), np.int64), keys.order, attrs=dict(dataset.attrs))
-    found.arrays[name] = column
     there = datasets.get(f"{path}_present")
     present = Column((there,), column.part, keys.order) if there is not None else Ready(column.present)
-    found.arrays[f"presence/{name}"] = PanelPresence(present)
-    if f"{said['group']}/present" not in found.arrays:  # the first field stands for its detector
-        found.arrays[f"{said['group']}/present"] = present
-        found.arrays[f"{said['group']}/damage"] = Ready(np.zeros(len(keys.order), np.uint32))
     text = column.dtype.kind in "OS"
     shown = _text_dtype(dataset) if text else column.dtype.str
     dims = ["time", *(f"{public}_{k}" for k in range(1, dataset.ndim))]
     unit = str(dataset.attrs.get("units", ""))
-    said["fields"][public] = _field(public, Kind.STRING if text else Kind.NUMBER, unit, dims, shown)
+    said = _field(public, Kind.STRING if text else Kind.NUMBER, unit, dims, shown)
+    _put(found, detector, public, {"": column}, present, len(keys.order), said)
 
 
 def _text_dtype(dataset: Any) -> str:
@@ -287,17 +281,29 @@ def _add_ragged(found: _Found, detector: str, public: str, dataset: Any, lengths
 
 
 def _put_ragged(found: _Found, detector: str, public: str, items: Column | Ready, counts: Ints) -> None:
-    said = found.detectors.setdefault(detector, _detector(detector))
-    name = f"{said['group']}/{public}"
-    found.arrays |= {name: items, f"{name}_count": Ready(counts)}
-    present = Ready(counts > 0)
-    found.arrays[f"presence/{name}"] = PanelPresence(present)
-    if f"{said['group']}/present" not in found.arrays:
-        found.arrays[f"{said['group']}/present"] = present
-        found.arrays[f"{said['group']}/damage"] = Ready(np.zeros(len(counts), np.uint32))
     dims = [f"{public}_item", *(f"{public}_{k}" for k in range(1, len(items.shape)))]
-    shown = _field(public, Kind.NUMBER, "", dims, items.dtype.str)
-    said["fields"][public] = {**shown, "count_dims": ["time"]}
+    said = {**_field(public, Kind.NUMBER, "", dims, items.dtype.str), "count_dims": ["time"]}
+    _put(found, detector, public, {"": items, "_count": Ready(counts)}, Ready(counts > 0), len(counts), said)
+
+
+def _put(
+    found: _Found,
+    detector: str,
+    public: str,
+    arrays: Mapping[str, Column | Ready],
+    present: Column | Ready,
+    events: int,
+    said: dict[str, Any],
+) -> None:
+    """Put the arrays of a field, by what their names have behind its own; `said` is what they are."""
+    about = found.detectors.setdefault(detector, _detector(detector))
+    group = about["group"]
+    found.arrays |= {f"{group}/{public}{behind}": array for behind, array in arrays.items()}
+    found.arrays[f"presence/{group}/{public}"] = PanelPresence(present)
+    if f"{group}/present" not in found.arrays:  # the first field stands for its detector
+        found.arrays[f"{group}/present"] = present
+        found.arrays[f"{group}/damage"] = Ready(np.zeros(events, np.uint32))
+    about["fields"][public] = said
 
 
 def _add_setting(found: _Found, path: str, dataset: Any) -> None:
