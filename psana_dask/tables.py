@@ -239,14 +239,7 @@ def table_of(
     scalars = {d: list(_scalars(view, d, fields)) for d, fields in chosen.items()}
     if names is not None:
         _refuse_without_scalars(scalars)
-    sources: list[Source] = [EventColumns(_event_names(view))]
-    if names is None and (scan := tuple(steps_of(view.recording).values)):
-        sources.append(ScanColumns(scan))
-    for detector, found in scalars.items():
-        sources += [*found, *([PresenceColumn(detector, found[0].field)] if found else [])]
-    sources += [FlagColumn(name, tuple(codes)) for name, codes in (flags or {}).items()]
-    if epics:
-        sources.append(EpicsColumns(_epics_names(view, epics)))
+    sources = [*_sources(view, scalars, epics, flags or {}, scan=names is None)]
     counts = Counter(column for source in sources for column in source.columns)
     if twins := [column for column, count in counts.items() if count > 1]:
         raise ValueError(f"two columns would be {twins[0]!r}: ask for fewer names at once")
@@ -255,6 +248,27 @@ def table_of(
         events = common_events(view, {d: f for d, f in chosen.items() if scalars[d]})
     recording = view.recording
     return Table(recording.files, recording.token, view.keep_damaged, tuple(sources)), events
+
+
+def _sources(
+    view: View,
+    scalars: Mapping[str, Sequence[FieldColumns]],
+    epics: bool | Sequence[str],
+    flags: Mapping[str, Sequence[int]],
+    *,
+    scan: bool,
+) -> Iterator[Source]:
+    """Yield what fills the columns of a table, in their order."""
+    yield EventColumns(_event_names(view))
+    if scan and (values := tuple(steps_of(view.recording).values)):
+        yield ScanColumns(values)
+    for detector, found in scalars.items():
+        yield from found
+        if found:
+            yield PresenceColumn(detector, found[0].field)
+    yield from (FlagColumn(name, tuple(codes)) for name, codes in flags.items())
+    if epics:
+        yield EpicsColumns(_epics_names(view, epics))
 
 
 def _event_names(view: View) -> tuple[str, ...]:

@@ -177,18 +177,22 @@ class FramePlot:
         ticks = NumeralTickFormatter(format="0.[00]a")
         self._bar = ColorBar(color_mapper=self._mappers[False], width=12, formatter=ticks)
         made.add_layout(self._bar, "right")
+        plain(made)
+        made.grid.visible = False
+        self._with_tools(made)
+        return made
+
+    def _with_tools(self, made: Any) -> None:
+        """Add what a user can do with the picture: zoom, and point at a pixel."""
         wheel, pan = WheelZoomTool(), PanTool()
         box = BoxZoomTool(match_aspect=True)
         made.add_tools(pan, box, wheel, ResetTool(), SaveTool(), CrosshairTool())
         made.toolbar.active_scroll, made.toolbar.active_drag = wheel, pan
-        plain(made)
-        made.grid.visible = False
         made.toolbar.autohide = False
         made.on_event(RangesUpdate, self._looked)
         made.on_event(Reset, lambda _: self._look_at(None))
         for event, code in ((MouseMove, POINTED), (MouseLeave, LEFT)):
             made.js_on_event(event, CustomJS(args={"cursor": self._cursor}, code=code))
-        return made
 
     def _looked(self, event: Any) -> None:
         ends = (event.x0, event.x1, event.y0, event.y1)
