@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import warnings
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,9 @@ NANOSECONDS = {
 """Length of the units in which files count times."""
 
 STREAM = re.compile(r"stream_(\d+)")
+ZARR_NODE = "zarr.json"
+"""File that makes a folder of Zarr v3 a group or an array."""
+
 MARK = "psana_dask_export"
 """Attribute of the root that makes a file an export; says its version."""
 
@@ -49,6 +51,7 @@ class Store:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._folder = Path(path) if Path(path).is_dir() else None  # Zarr
         self._lock = threading.RLock()
         self._arrays: dict[str, Any] = {}
         if MARK not in self.attrs:
@@ -58,11 +61,11 @@ class Store:
     @cached_property
     def _root(self) -> Any:
         file = self._file()
-        return file if Path(self.path).is_dir() else _known_layout(file)
+        return file if self._folder is not None else _known_layout(file)
 
     def _file(self) -> Any:
         try:
-            if Path(self.path).is_dir():
+            if self._folder is not None:
                 import zarr
 
                 return zarr.open_group(self.path, mode="r")
@@ -92,13 +95,15 @@ class Store:
             raise FormatError(f"the description of the export is damaged: {error}", self.path) from error
 
     def __contains__(self, name: str) -> bool:
+        if self._folder is not None:
+            return (self._folder / name / ZARR_NODE).is_file()
         return name in self._root
 
     def names(self, group: str) -> list[str]:
         """Return the names of the arrays of a group."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Zarr warns of what is no array; who asks for it gets an error
-            return list(self._root[group]) if group in self._root else []
+        if self._folder is not None:  # Zarr reads all of them twice to say the same
+            return sorted(node.parent.name for node in (self._folder / group).glob(f"*/{ZARR_NODE}"))
+        return list(self._root[group]) if group in self._root else []
 
     def array(self, name: str) -> Any:
         """Return an array (of h5py or zarr) by its path."""
@@ -106,7 +111,7 @@ class Store:
             if name not in self._arrays:
                 try:
                     self._arrays[name] = self._root[name]
-                except (KeyError, OSError) as error:
+                except (KeyError, OSError, ValueError) as error:
                     what = f"{self.path} has no {name}: it is damaged, export it again"
                     raise ReadError(what) from error
             return self._arrays[name]
