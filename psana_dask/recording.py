@@ -323,8 +323,11 @@ def _indexes(
         except (FormatError, UnknownFormat) as error:
             return error
 
-    with ThreadPoolExecutor(min(INDEX_THREADS, len(files.streams))) as pool:
-        found = list(pool.map(one, files.streams))
+    if len(files.streams) == 1:  # a thread for it alone costs a millisecond
+        found = [one(files.streams[0])]
+    else:
+        with ThreadPoolExecutor(min(INDEX_THREADS, len(files.streams))) as pool:
+            found = list(pool.map(one, files.streams))
     streams = [f for f in found if isinstance(f, StreamIndex)]
     errors = [(s, f) for s, f in zip(files.streams, found, strict=True) if not isinstance(f, StreamIndex)]
     if not streams:
