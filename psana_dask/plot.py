@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.calib.figure import side_by_side
-from psana_dask.errors import MissingLibrary
-from psana_dask.geometry.figure import colour_limits, draw_image
+from psana_dask.drawing import blank, colour_limits, side_by_side
+from psana_dask.geometry.figure import draw_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,7 +123,7 @@ def save_picture(
     MissingLibrary
         Matplotlib is not installed.
     """
-    figure = _figure()
+    figure = blank()
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=10)
     if array.dims[-2:] == ("y", "x") and "x" in array.coords:
@@ -135,17 +134,6 @@ def save_picture(
     else:
         _draw_lines(axes, array)
     figure.savefig(path, dpi=150)
-
-
-def _figure() -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingLibrary.of("matplotlib", "plot", "drawing a picture") from None
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _units(array: xr.DataArray) -> str:

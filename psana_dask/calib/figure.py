@@ -11,62 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psana_dask.calib.constants import KINDS, Constants
-from psana_dask.errors import ConstantsError, MissingLibrary
+from psana_dask.drawing import blank, colour_limits, side_by_side
+from psana_dask.errors import ConstantsError
 
 if TYPE_CHECKING:
     from psana_dask.calib.darks import DarkResult
 
-GAP = 4  # pixels between panels
 MOST_PIXELS = 2000  # along an axis of a map; larger ones are thinned out
 Path = str | os.PathLike[str]
-Picture = NDArray[np.float64]
-
-
-def side_by_side(panels: NDArray[Any], gap: int = GAP) -> Picture:
-    """Return panels (..., row, col) as one picture, as many in a row as make it about square.
-
-    NaN lies between them, on `gap` pixels.
-    """
-    stack = np.asarray(panels, np.float64)
-    if stack.ndim == 2:
-        return stack
-    stack = stack.reshape(-1, *stack.shape[-2:])
-    count, rows, cols = stack.shape
-    across = math.ceil(math.sqrt(count * rows / cols)) or 1
-    down = math.ceil(count / across)
-    out = np.full((down * (rows + gap) - gap, across * (cols + gap) - gap), np.nan)
-    for k, panel in enumerate(stack):
-        y, x = k // across * (rows + gap), k % across * (cols + gap)
-        out[y : y + rows, x : x + cols] = panel
-    return out
 
 
 def _figure(columns: int, rows: int, title: str) -> tuple[Any, Any]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingLibrary.of("matplotlib", "plot", "drawing a picture") from None
-    figure = Figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((4 * columns, 3.4 * rows))
     figure.suptitle(title, fontsize=10)
     return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def limits(values: NDArray[Any]) -> tuple[float, float]:
-    """Return the range that shows the values without the wildest 2 %."""
-    finite = np.asarray(values, np.float64)
-    finite = finite[np.isfinite(finite)]
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = np.percentile(finite, [1, 99])
-    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 
 
 def _map(figure: Any, axes: Any, values: NDArray[Any], title: str, unit: str, **options: Any) -> None:
     picture = side_by_side(values)
     step = max(1, math.ceil(max(picture.shape) / MOST_PIXELS))
-    low, high = limits(values)
+    low, high = colour_limits(values)
     shown = {"vmin": low, "vmax": high, "cmap": "viridis", **options}
     drawn = axes.imshow(picture[::step, ::step], interpolation="nearest", **shown)
     axes.set_title(title, fontsize=9)
@@ -77,7 +41,7 @@ def _map(figure: Any, axes: Any, values: NDArray[Any], title: str, unit: str, **
 def _histogram(axes: Any, values: NDArray[Any], title: str, unit: str) -> None:
     flat = np.asarray(values, np.float64).ravel()
     flat = flat[np.isfinite(flat)]
-    low, high = limits(flat)
+    low, high = colour_limits(flat)
     margin = 0.2 * (high - low)
     axes.hist(flat, bins=120, range=(low - margin, high + margin), histtype="stepfilled", color="tab:blue")
     axes.set_yscale("log")

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from psana_dask.lazily import on_first_use
 
 if TYPE_CHECKING:
+    from psana_dask.drawing import colour_limits
     from psana_dask.geometry import convert, refine
     from psana_dask.geometry.assembly import apply, assembled, panels_of, prepare
     from psana_dask.geometry.defaults import default_geometry
-    from psana_dask.geometry.figure import colour_limits, describe, draw_image, draw_panels, facts
+    from psana_dask.geometry.figure import describe, draw_image, draw_panels, facts
     from psana_dask.geometry.files import load, save
     from psana_dask.geometry.model import Geometry, Part, moved, placed, tilted
     from psana_dask.geometry.tables import AssemblyTables

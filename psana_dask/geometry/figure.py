@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from psana_dask.drawing import SIZE, blank, colour_limits
 from psana_dask.errors import MissingLibrary
 from psana_dask.geometry.model import Geometry
 from psana_dask.geometry.tables import prepare
@@ -22,36 +23,6 @@ from psana_dask.geometry.tree import coordinates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def colour_limits(
-    image: NDArray[Any], mask: NDArray[np.bool_] | None = None, percentiles: tuple[float, float] = (1.0, 99.0)
-) -> tuple[float, float]:
-    """Return the range of colours for an image: percentiles of the finite pixels that are not masked.
-
-    Parameters
-    ----------
-    image : array
-        Any shape; NaN is left out.
-    mask : bool array of the same shape, optional
-        True for good pixels.
-    percentiles : (float, float)
-        Lower and upper.
-
-    Returns
-    -------
-    (float, float)
-        Never equal; ``(0, 1)`` if there is no pixel to look at.
-
-    Examples
-    --------
-    >>> low, high = geometry.colour_limits(image)
-    """
-    good = np.isfinite(image) if mask is None else np.isfinite(image) & mask
-    if not good.any():
-        return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(image[good], percentiles))
-    return (low, high) if high > low else (low, low + 1.0)
 
 
 def facts(geometry: Geometry) -> dict[str, Any]:
@@ -211,19 +182,13 @@ def _ends(places: NDArray[np.float64]) -> tuple[float, float]:
 def _axes(axes: Axes | None) -> Any:
     if axes is not None:
         return axes
-    size: dict[str, Any] = {"figsize": (7, 6), "layout": "constrained"}
+    if not _someone_looks():
+        return blank().add_subplot()
     try:
-        if _someone_looks():
-            from matplotlib import pyplot
-
-            return pyplot.figure(**size).add_subplot()
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        from matplotlib import pyplot
     except ImportError:
-        raise MissingLibrary.of("matplotlib", "plot", "a picture") from None
-    figure = Figure(**size)
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
+        raise MissingLibrary.of("matplotlib", "plot", "drawing a picture") from None
+    return pyplot.figure(figsize=SIZE, layout="constrained").add_subplot()
 
 
 def _someone_looks() -> bool:

@@ -13,9 +13,9 @@ from bokeh.plotting import figure
 
 from psana_dask.calib.constants import Constants
 from psana_dask.calib.exchange import change, facts
-from psana_dask.calib.figure import side_by_side
 from psana_dask.calib.localstore import HistoryLine
 from psana_dask.calib.store import difference
+from psana_dask.drawing import side_by_side
 from psana_dask.errors import ConstantsError, NameNotFound, PsanaError
 from psana_dask.pages import markup
 from psana_dask.pages.answers import Answers

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from psana_dask.calib.figure import side_by_side
+from psana_dask.drawing import side_by_side
 from psana_dask.errors import EventNotFound, GeometryError, NameNotFound
 from psana_dask.pages.pictures import Picture
 
@@ -180,7 +180,7 @@ def _good(detector: Detector, wanted: Wanted, frame: xr.DataArray) -> npt.NDArra
     return good
 
 
-PANEL_IMPORTS = ("import matplotlib.pyplot as plt", "from psana_dask.calib.figure import side_by_side")
+PANEL_IMPORTS = ("import matplotlib.pyplot as plt", "from psana_dask.drawing import side_by_side")
 
 
 def code_of(opening: str, time: Any, wanted: Wanted, limits: tuple[float, float]) -> str:

@@ -28,7 +28,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from psana_dask.geometry.figure import colour_limits
+from psana_dask.drawing import colour_limits
 from psana_dask.pages.canvas import AXES, PALETTES
 from psana_dask.pages.colouring import COLOURS, coded, colour_codes, colour_ends
 from psana_dask.pages.framing import ascending, picture_from

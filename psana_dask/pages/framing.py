@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.calib.figure import side_by_side
+from psana_dask.drawing import side_by_side
 from psana_dask.pages.pictures import Picture, Range
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import panel as pn
 from bokeh.models import ColumnDataSource
 
-from psana_dask.geometry.figure import colour_limits
+from psana_dask.drawing import colour_limits
 from psana_dask.pages.axes import ROOM, Axes, ends_of
 
 if TYPE_CHECKING:

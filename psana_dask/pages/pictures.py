@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from psana_dask.drawing import colour_limits
 from psana_dask.errors import GeometryError
-from psana_dask.geometry.figure import colour_limits
 from psana_dask.pages.thinning import block_means
 
 Floats = npt.NDArray[np.float32]

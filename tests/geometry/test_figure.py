@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from psana_dask.drawing import colour_limits
 from psana_dask.errors import GeometryError
 from psana_dask.geometry import convert, tree
 from psana_dask.geometry.assembly import assembled, prepare
 from psana_dask.geometry.defaults import default_geometry
-from psana_dask.geometry.figure import colour_limits, describe, draw_image, draw_panels
+from psana_dask.geometry.figure import describe, draw_image, draw_panels
 
 GEOMETRY = default_geometry("epix10kaquad")
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import psana_dask
-from psana_dask.calib.figure import side_by_side
 from psana_dask.calib.localstore import LocalStore
+from psana_dask.drawing import side_by_side
 from psana_dask.errors import ConstantsError, EventNotFound, GeometryError, RunNotFound
 from psana_dask.pages import markup, pictures
 from psana_dask.pages.choosing import Shelf, opening_code

@@ -11,7 +11,7 @@ import xarray as xr
 
 import psana_dask
 from psana_dask import simulate
-from psana_dask.calib.figure import side_by_side
+from psana_dask.drawing import side_by_side
 from psana_dask.errors import NameNotFound, ReadError
 from psana_dask.pages.feed import Feed
 from psana_dask.pages.following import AsTaken, due_times, following

@@ -12,7 +12,7 @@ from bokeh.document import Document
 from bokeh.events import RangesUpdate, Reset
 from bokeh.palettes import Viridis256
 
-from psana_dask.geometry.figure import colour_limits
+from psana_dask.drawing import colour_limits
 from psana_dask.pages.answers import next_on_loop
 from psana_dask.pages.axes import Axes, ends_of, followed
 from psana_dask.pages.background import Background
