@@ -1,5 +1,7 @@
 """Runs that many tests read: written once per session, in a cache folder of the session's own."""
 
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -24,6 +26,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup: command
 
 hypothesis.settings.register_profile("suite", deadline=None)  # the first example may compile kernels
 hypothesis.settings.load_profile("suite")
+
+
+def _keep_memory():
+    """Let malloc keep what is freed for what comes next: fresh memory is dear on virtual machines."""
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, 2**30)
+        libc.mallopt(mmap_threshold, 2**30)
+
+
+_keep_memory()
 
 
 def _session_cache():
