@@ -286,15 +286,7 @@ def _measured(calibration: DetectorCalibration, events: Ints) -> int:
     if not row.multigain:
         return 0
     words = _read(calibration, events[:LOOKED_AT], np.arange(_panel_count(calibration)))
-    ranges = None
-    if row.decoding.kind == "switched" and len(row.decoding.ranges) > 2:
-        time = calibration.view.recording.events.time[events[0]].astype("M8[ns]")
-        ranges = ranges_of(detector_config(calibration.view.recording, calibration.entry.alias, time))
-        if ranges is None:
-            raise ConstantsError(
-                f"{calibration.entry.name}: its settings do not say in which gain range it is; give stage="
-            )
-        ranges = ranges.reshape(2, *words.shape[1:])
+    ranges = _allowed(calibration, int(events[0]), words.shape[1:])
     found, counts = np.unique(gain_range(words, row.decoding, ranges), return_counts=True)
     number, share = int(found[counts.argmax()]), counts.max() / words.size
     if number < 0 or share < 0.5:
@@ -304,6 +296,23 @@ def _measured(calibration: DetectorCalibration, events: Ints) -> int:
             f"({shares}); give stage="
         )
     return number
+
+
+def _allowed(
+    calibration: DetectorCalibration, event: int, shape: tuple[int, ...]
+) -> npt.NDArray[np.int8] | None:
+    """Return the gain ranges that the settings at an event allow each pixel; None if words say them."""
+    decoding = calibration.row.decoding
+    if decoding.kind != "switched" or len(decoding.ranges) < 3:
+        return None
+    recording = calibration.view.recording
+    time = recording.events.time[event].astype("M8[ns]")
+    found = ranges_of(detector_config(recording, calibration.entry.alias, time))
+    if found is None:
+        raise ConstantsError(
+            f"{calibration.entry.name}: its settings do not say in which gain range it is; give stage="
+        )
+    return found.reshape(2, *shape)
 
 
 # ---- frames through accumulators ----------------------------------------------------------------

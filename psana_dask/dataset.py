@@ -282,12 +282,12 @@ def field_attrs(view: View, entry: Entry, channel: Channel) -> dict[str, Any]:
         attrs["source"] = entry.source
     if channel.spec.unit:
         attrs["units"] = channel.spec.unit
+    reader = channel_reader(recording, channel.id, view.keep_damaged)
     if channel.spec.kind is Kind.ENUM:
-        reader = channel_reader(recording, channel.id, view.keep_damaged)
-        enum = reader.events.enum if reader is not None else {}
+        enum = {} if reader is None else reader.events.enum
         attrs["flag_values"] = list(enum)
         attrs["flag_meanings"] = " ".join(enum.values())
-    return attrs | dict(getattr(channel_reader(recording, channel.id, view.keep_damaged), "attrs", {}))
+    return attrs | dict(getattr(reader, "attrs", {}))
 
 
 # ---- coordinates --------------------------------------------------------------------------------

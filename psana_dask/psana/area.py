@@ -460,7 +460,7 @@ class AreaDetector(AnyDetector):
         return self._run_of().env().instrument()
 
     def loading_status(self, par: Any = None, kind: str = "pedestals") -> bool:
-        """Tell whether a kind of constant was found; see `psana_dask.Detector.explain_constants`."""
+        """Tell whether a kind of constant was found; `explain_constants` of the native detector says why."""
         return bool(self._native(par)._imaging.lookups[kind])
 
     def print_attributes(self, par: Any = None) -> None:

@@ -35,7 +35,7 @@ def correct_common_mode(native: NativeDetector, values: Array, parameters: Any) 
 
     Parameters
     ----------
-    native : psana_dask.Detector
+    native : psana_dask.detector.Detector
     values : ([panel,] row, col) float32 or float64
     parameters : numbers
         Algorithm and its parameters.
