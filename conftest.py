@@ -15,7 +15,6 @@ LONGEST = (
     "tests/cluster/test_slurm.py",
     "tests/export/test_export.py",
     "tests/stream/test_workers.py",
-    "tests/stream/test_faults.py",
     "tests/conformance/test_geometry.py",
     "tests/pages/test_constants.py",
     "tests/reductions/test_faults.py",
