@@ -2,7 +2,7 @@
 
 The state is that of a counter: an open leaf, and at most seven merged nodes of each level.
 Batches of any size may be pushed; the value is the same.
-Contract: tests/reductions/test_moments.py.
+Contract: tests/reductions/test_statistics.py.
 """
 
 from __future__ import annotations

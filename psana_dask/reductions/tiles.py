@@ -3,7 +3,7 @@
 A tile is some rows of one panel in consecutive events, small enough for the cache.  Raw words
 come straight from the files by a compiled kernel where the reader can say where they lie, else
 panel by panel through `FrameReader.read_into`; both give the same tiles.
-Contract: tests/reductions/test_tiles.py.
+Contract: tests/reductions/test_formats.py.
 """
 
 from __future__ import annotations
