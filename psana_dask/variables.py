@@ -34,6 +34,17 @@ class PsanaArray(BackendArray):
         return await asyncio.to_thread(self.__getitem__, key)
 
 
+def lazy_part(variable: xr.Variable) -> tuple[LazyArray, tuple[Any, ...]] | None:
+    """Return the lazy array behind a variable without Dask, and what is picked of each dimension.
+
+    None where values are there already, or Dask has them.
+    """
+    data = variable._data
+    if not isinstance(data, indexing.LazilyIndexedArray) or not isinstance(data.array, PsanaArray):
+        return None
+    return data.array.lazy, data.key.tuple
+
+
 def variable(lazy: LazyArray, attrs: Mapping[str, Any], chunks: Any) -> xr.Variable:
     """Return a lazy variable: a Dask array, or read on indexing where `chunks` is None."""
     data: Any = indexing.LazilyIndexedArray(PsanaArray(lazy)) if chunks is None else dask_array(lazy, chunks)

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from psana_dask.dataset import Names
 from psana_dask.errors import ExportError, PsanaError
+from psana_dask.export.chunks import chunks
 from psana_dask.export.content import Roi, Wanted, groups, time_order
 from psana_dask.export.original import export_original
-from psana_dask.export.plan import Piece, Plan, Workshop, blocks_of, plan_of, replace
+from psana_dask.export.plan import Piece, Plan, Workshop, plan_of, replace
 from psana_dask.export.table_file import export_table
 from psana_dask.fields import unsplit_reads
 
@@ -282,11 +283,11 @@ def _write(
 ) -> None:
     workshop = Workshop(path)
     with _explained(workshop), unsplit_reads():
-        blocks = blocks_of(variable, piece)
+        parts = chunks(variable, piece)
         if assembly is not None:
-            place = assembly.write_piece(piece, blocks)
+            place = assembly.write_piece(piece, parts)
         else:
-            place = _target(path).write_piece(workshop, piece, blocks, compression)
+            place = _target(path).write_piece(workshop, piece, parts, compression)
         workshop.mark(piece, place)
 
 

@@ -75,19 +75,19 @@ def bitshuffle() -> Any:
 _ROOMS = threading.local()
 
 
-def _room(size: int) -> Array:
-    """Return bytes that this thread uses again and again: fresh memory is slow."""
-    room: Array | None = getattr(_ROOMS, "room", None)
-    if room is None or len(room) < size:
-        room = _ROOMS.room = np.empty(size, np.uint8)
-    return room
+def room(use: str, size: int) -> Array:
+    """Return bytes that this thread uses again and again for the same: fresh memory is slow."""
+    rooms: dict[str, Array] = _ROOMS.__dict__
+    if use not in rooms or len(rooms[use]) < size:
+        rooms[use] = np.empty(size, np.uint8)
+    return rooms[use][:size]
 
 
 def _bitshuffled(library: Any, chunk: Array) -> Any:
     """Return a chunk as the filter 32008 writes it: sizes, big endian, then blocks."""
     item = chunk.dtype.itemsize
     block = library.bshuf_default_block_size(item)
-    out = _room(12 + library.bshuf_compress_lz4_bound(chunk.size, item, block))
+    out = room("coded", 12 + library.bshuf_compress_lz4_bound(chunk.size, item, block))
     out[:12] = np.frombuffer(struct.pack(">QI", chunk.nbytes, block * item), np.uint8)
     size = library.bshuf_compress_lz4(chunk.ctypes.data, out.ctypes.data + 12, chunk.size, item, block)
     if size < 0:

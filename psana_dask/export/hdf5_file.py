@@ -22,7 +22,7 @@ import numpy as np
 from psana_dask.export.codecs import Encoder, hdf5_encoder
 from psana_dask.export.content import shell
 from psana_dask.export.hdf5_growing import Assembly
-from psana_dask.export.plan import Column, Piece, Place, Plan, Workshop, chunks_of, write_all
+from psana_dask.export.plan import Column, Piece, Place, Plan, Workshop, write_all
 from psana_dask.model import Array
 
 if TYPE_CHECKING:
@@ -36,12 +36,27 @@ def begin(workshop: Workshop, groups: Mapping[str, xr.Dataset], plan: Plan, comp
 
     large = {(c.group, c.name): c for c in plan.columns}
     (workshop.folder / "pieces").mkdir(exist_ok=True)
-    with h5netcdf.File(skeleton(workshop), "w") as file:  # opened once: each opening looks at all groups
+    # Opened once: each opening looks at all groups.
+    with Remembering(skeleton(workshop), "w", track_order=True) as hdf5, h5netcdf.File(hdf5, "w") as file:
         for path, data in groups.items():
             mine = {name: large[path, str(name)] for name in data.data_vars if (path, str(name)) in large}
             encoding = {name: _encoding(c, compression) for name, c in mine.items()}
             store = H5NetCDFStore(file if path == "/" else file.create_group(path))
             _plain(shell(data, mine)).dump_to_store(store, encoding=encoding)
+
+
+class Remembering(h5py.File):
+    """A file that looks each of its objects up once: h5netcdf asks for each some thirty times."""
+
+    def __getitem__(self, name: Any) -> Any:
+        """Return an object of the file; one that lost its name was removed."""
+        known: dict[Any, Any] = self.__dict__.setdefault("_known", {})
+        if name not in known or not known[name].name:
+            found = super().__getitem__(name)
+            if not isinstance(name, str):
+                return found
+            known[name] = found
+        return known[name]
 
 
 def _plain(data: xr.Dataset) -> xr.Dataset:
@@ -87,14 +102,14 @@ def encoder(compression: str | None) -> Encoder:
     return hdf5_encoder(compression) or _hdf5_itself(compression)
 
 
-def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compression: str | None) -> Place:
+def write_piece(workshop: Workshop, piece: Piece, chunks: Iterable[Array], compression: str | None) -> Place:
     """Write the chunks of one piece to a file of its own, as the result has them."""
     name = f"pieces/{piece.number}.chunks"
     path = workshop.folder / name
     fresh = path.with_suffix(f".{os.getpid()}.new")
     encode = encoder(compression)
     with open(fresh, "wb", buffering=0) as file:
-        sizes = [write_all(file, encode(chunk)) for chunk in chunks_of(blocks, piece.column.chunk)]
+        sizes = [write_all(file, encode(chunk)) for chunk in chunks]
     fresh.replace(path)
     offsets = [0, *accumulate(sizes)][:-1]
     return Place(name, tuple(offsets), tuple(sizes))

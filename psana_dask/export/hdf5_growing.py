@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from psana_dask.export.codecs import Encoder
-from psana_dask.export.plan import Piece, Place, Plan, Workshop, chunks_of, write_at
+from psana_dask.export.plan import Piece, Place, Plan, Workshop, write_at
 from psana_dask.model import Array
 
 
@@ -117,12 +117,12 @@ class Assembly:
     def _path(self) -> Path:
         return self._workshop.folder / self._name
 
-    def write_piece(self, piece: Piece, blocks: Iterable[Array]) -> Place:
+    def write_piece(self, piece: Piece, chunks: Iterable[Array]) -> Place:
         """Put the chunks of a piece in; return where they are."""
         whole = self._variable(piece)
         offsets, sizes = [], []
         rows = range(piece.start, piece.stop, piece.column.chunk)
-        for row, chunk in zip(rows, chunks_of(blocks, piece.column.chunk), strict=True):
+        for row, chunk in zip(rows, chunks, strict=True):
             coded = np.frombuffer(self._encode(chunk), np.uint8)
             offset = self._room(whole, row, coded)
             write_at(self._disk.number, coded, offset)

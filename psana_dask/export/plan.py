@@ -12,15 +12,12 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from psana_dask.errors import ExportError
-from psana_dask.model import Array
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,9 +30,6 @@ PIECE_BYTES = 64 * 2**20
 
 SMALL_BYTES = 2**20
 """Variables up to this size are written by `begin`."""
-
-BLOCK_BYTES = 16 * 2**20
-"""Bytes that are read at once, about: memory of this size is used again, larger one is always fresh."""
 
 
 @dataclass(frozen=True)
@@ -172,30 +166,7 @@ def column_of(group: str, name: str, variable: Any) -> Column:
     return Column(group, name, tuple(variable.shape), str(variable.dtype), chunk, piece)
 
 
-# ---- the values of a piece ----------------------------------------------------------------------
-def blocks_of(variable: Any, piece: Piece) -> Iterator[Array]:
-    """Read a piece block by block: rows of whole chunks."""
-    column = piece.column
-    row_bytes = max(1, variable.nbytes // max(1, len(variable)))
-    rows = column.chunk * max(1, BLOCK_BYTES // (column.chunk * row_bytes))
-    for first in range(piece.start, piece.stop, rows):
-        values = variable[first : min(first + rows, piece.stop)].values
-        kept = values.astype(np.int8) if values.dtype.kind == "b" else values  # as files have it
-        yield np.ascontiguousarray(kept)
-
-
-def chunks_of(blocks: Iterable[Array], chunk: int) -> Iterator[Array]:
-    """Cut blocks into chunks; the last one is filled up with zeros."""
-    for block in blocks:
-        for first in range(0, len(block), chunk):
-            rows = block[first : first + chunk]
-            if len(rows) < chunk:
-                filled = np.zeros((chunk, *block.shape[1:]), block.dtype)
-                filled[: len(rows)] = rows
-                rows = filled
-            yield rows
-
-
+# ---- bytes on disk -------------------------------------------------------------------------------
 WRITE_BYTES = 256 * 2**10
 """Bytes of one write: for larger ones Linux looks for larger pages, which costs up to four times the time."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from psana_dask.export.codecs import crc32c, zarr_encoder
 from psana_dask.export.content import shell
-from psana_dask.export.plan import Column, Piece, Place, Plan, Workshop, chunks_of, write_all
+from psana_dask.export.plan import Column, Piece, Place, Plan, Workshop, write_all
 from psana_dask.model import Array
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ ABSENT = np.uint64(2**64 - 1)
 """In the index of a shard: there is no such chunk."""
 
 
-def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compression: str | None) -> Place:
+def write_piece(workshop: Workshop, piece: Piece, chunks: Iterable[Array], compression: str | None) -> Place:
     """Write one shard: its chunks one after the other, where each lies, and a checksum of that."""
     column = piece.column
     shard = "/".join(["c", str(piece.start // column.piece), *["0"] * (len(column.shape) - 1)])
@@ -66,7 +66,7 @@ def write_piece(workshop: Workshop, piece: Piece, blocks: Iterable[Array], compr
     index = np.full((column.piece // column.chunk, 2), ABSENT, "<u8")
     place = 0
     with open(fresh, "wb", buffering=0) as file:
-        for number, chunk in enumerate(chunks_of(blocks, column.chunk)):
+        for number, chunk in enumerate(chunks):
             coded = encode(chunk)
             size = write_all(file, coded)
             index[number] = place, size
