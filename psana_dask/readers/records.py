@@ -116,6 +116,16 @@ class Field:
         nested_fixed = self.record is None or self.record.size is not None
         return self.offset is not None and nested_fixed and all(isinstance(n, int) for n in self.shape)
 
+    @cached_property
+    def fixed_shape(self) -> tuple[int, ...]:
+        """The dimensions that are plain numbers: all of them, for a field of fixed place."""
+        return tuple(n for n in self.shape if isinstance(n, int))
+
+    @cached_property
+    def fixed_size(self) -> int:
+        """Bytes of the dimensions that are plain numbers."""
+        return self.dtype.itemsize * math.prod(self.fixed_shape)
+
 
 def Array(
     accessor: str,
@@ -273,13 +283,8 @@ def subarray(field: Field, shape: tuple[Any, ...]) -> Any:
     return (field.dtype, shape) if shape else field.dtype
 
 
-def fixed_shape(field: Field) -> tuple[int, ...]:
-    """Return the dimensions that are plain numbers: all of them, for a field of fixed place."""
-    return tuple(n for n in field.shape if isinstance(n, int))
-
-
 def _end(field: Field) -> int:
-    return (field.offset or 0) + field.dtype.itemsize * math.prod(fixed_shape(field))
+    return (field.offset or 0) + field.fixed_size
 
 
 @dataclass(frozen=True)
@@ -380,8 +385,7 @@ class View:
         if not field.is_fixed:
             return self.places()[field.accessor]
         start = self.start + (field.offset or 0)
-        shape = fixed_shape(field)
-        return Place(start, shape, start + field.dtype.itemsize * math.prod(shape))
+        return Place(start, field.fixed_shape, start + field.fixed_size)
 
     def _lay_out(self) -> Iterator[tuple[str, Place]]:
         at = self.start
