@@ -244,7 +244,8 @@ def _side_by_side(
     if client is not None:
         from distributed import as_completed
 
-        sent = {p.column: client.scatter(_variable(made, p), hash=False) for p in todo}  # once, not per piece
+        firsts = {p.column: p for p in todo}  # each variable is sent once, not per piece
+        sent = {column: client.scatter(_variable(made, p), hash=False) for column, p in firsts.items()}
         jobs = [client.submit(_write, path, sent[p.column], p, compression, pure=False) for p in todo]
         for job in as_completed(jobs):
             job.result()
