@@ -37,6 +37,9 @@ BUSY = 8
 NEUTRAL = (Service.SLOW_UPDATE, Service.UNKNOWN, Service.CLEAR_READOUT, Service.RESET)
 """Transitions that say nothing about whether events count."""
 
+ENDS = (Service.DISABLE, Service.END_STEP, Service.END_RUN)
+"""Nor do these say it to one of a team: another one may pass an event on that came before them."""
+
 
 @dataclass
 class _Connection:
@@ -285,7 +288,7 @@ class ShmemTap:
         """Note a transition; tell whether it is one of a run: those before Map or Configure are not."""
         service = header.service
         self._began |= service in (Service.MAP, Service.CONFIGURE)
-        if service not in NEUTRAL:
+        if service not in (NEUTRAL if self._team is None else (*NEUTRAL, *ENDS)):
             self._enabled = service == Service.ENABLE
             self._ran |= self._enabled
             if self._connection is not None:
