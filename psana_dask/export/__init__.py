@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import as_completed as futures_done
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -245,8 +246,8 @@ def _side_by_side(
         from distributed import as_completed
 
         firsts = {p.column: p for p in todo}  # each variable is sent once, not per piece
-        sent = {column: client.scatter(_variable(made, p), hash=False) for column, p in firsts.items()}
-        jobs = [client.submit(_write, path, sent[p.column], p, compression, pure=False) for p in todo]
+        sent = {column: client.scatter(_Sent(_variable(made, p)), hash=False) for column, p in firsts.items()}
+        jobs = [client.submit(_write_sent, path, sent[p.column], p, compression, pure=False) for p in todo]
         for job in as_completed(jobs):
             job.result()
             yield
@@ -277,6 +278,17 @@ def _client() -> Any:
 def _variable(made: dict[str, xr.Dataset], piece: Piece) -> xr.Variable:
     """Return the variable that a piece is of, without its coordinates."""
     return made[piece.column.group].variables[piece.column.name]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """A variable on its way to workers: Dask would read all of a bare one to learn how large it is."""
+
+    variable: xr.Variable
+
+
+def _write_sent(path: Path, sent: _Sent, piece: Piece, compression: str | None) -> None:
+    _write(path, sent.variable, piece, compression)
 
 
 def _write(
