@@ -38,6 +38,9 @@ ASK_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 """How often the client looks whether a worker that does not answer is still there."""
 
+RESTART_SECONDS = 30.0
+"""How long a cluster gets to start a worker again when the last one went away."""
+
 MOST_READY = 8
 """Batches that a worker keeps ready, at most."""
 
@@ -353,7 +356,9 @@ class OnWorkers:
             raise Lost(reader.address) from error
 
     def _replace(self, reader: Reader) -> None:
-        """Let another worker go on with the source of one that went away."""
+        """Let another worker go on with the source of one that went away; waits for one if there is none."""
+        with contextlib.suppress(TimeoutError):
+            self._client.wait_for_workers(1, timeout=RESTART_SECONDS)
         reader.before = replace(reader.before + reader.counters, restarts=reader.before.restarts + 1)
         reader.counters, reader.name = Counters(), uuid.uuid4().hex
         reader.address = self._place(reader.opening)

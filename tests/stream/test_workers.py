@@ -34,6 +34,12 @@ def client():
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _all_workers(client):
+    """Wait for the worker that takes the place of one which the last test has killed."""
+    client.wait_for_workers(2, timeout=60)
+
+
 @pytest.fixture(scope="module", params=["xtc2", "xtc"])
 def closed(request, tmp_path_factory, write_small_run):
     return psana_dask.open(write_small_run(tmp_path_factory.mktemp("small"), request.param, 40))
