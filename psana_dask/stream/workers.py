@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol
 
-from psana_dask.errors import ReadError, StreamWarning
+from psana_dask.errors import EventNotFound, ReadError, StreamWarning
 from psana_dask.run import Run
 from psana_dask.stream.asked import EachEvent, Reduction
 from psana_dask.stream.batches import Batches, Counters
@@ -88,10 +88,13 @@ class Making:
         self._last = NOTHING_YET
 
     def take(self, run: Run, last: int) -> None:
-        """Make it; waits until there is room for it."""
+        """Make it; waits until there is room for it. Of a batch without the detectors there is nothing."""
         if not len(run):
             return
-        made = self._make(run)
+        try:
+            made = self._make(run)
+        except EventNotFound:
+            return
         with self._changed:
             self._changed.wait_for(lambda: len(self._ready) < MOST_READY, timeout=600)
             self._ready.append((made, last))
