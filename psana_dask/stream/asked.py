@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from psana_dask.analysis.perframe import PerFrame
+from psana_dask.errors import EventNotFound
 from psana_dask.reductions.calls import Choices
 from psana_dask.reductions.quantities import Wanted as Names
 from psana_dask.run import Run
@@ -61,12 +62,16 @@ class EachEvent:
     names: Any = None
     calibration: Mapping[str, Any] | None = None
 
-    def of(self, run: Run) -> Any:
-        """Return what it makes of a batch, computed in this thread."""
+    def __call__(self, run: Run) -> Any:
+        """Return what it makes of a batch, computed in this thread; None if no event has what it is for."""
         import dask
 
         with dask.config.set(scheduler="synchronous"):
-            return run.map(self.function, self.names, calibration=self.calibration).compute()
+            try:  # what the function itself raises is a FunctionError
+                made = run.map(self.function, self.names, calibration=self.calibration)
+            except EventNotFound:
+                return None
+            return made.compute()
 
 
 # ---- what is done with each batch on the way ------------------------------------------------------

@@ -10,7 +10,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from psana_dask.dataset import run_dataset
-from psana_dask.errors import DroppedWarning, EventNotFound, ReadError
+from psana_dask.errors import DroppedWarning, ReadError
 from psana_dask.evr import Evr
 from psana_dask.reductions.calls import Choices
 from psana_dask.reductions.quantities import Wanted as Names
@@ -391,11 +391,8 @@ class Stream:
             yield from self._batches.mapped(each, self._steps, batch, timeout)
             return
         for run in self.follow_runs(batch=batch, timeout=timeout):
-            try:
-                made = each.of(run)
-            except EventNotFound:  # no event of the batch has the detectors
-                continue
-            yield made
+            if (made := each(run)) is not None:
+                yield made
 
     def reduce(
         self,

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol
 
-from psana_dask.errors import EventNotFound, ReadError, StreamWarning
+from psana_dask.errors import ReadError, StreamWarning
 from psana_dask.run import Run
 from psana_dask.stream.asked import EachEvent, Reduction
 from psana_dask.stream.batches import Batches, Counters
@@ -81,19 +81,16 @@ class Reducing:
 
 
 class Making:
-    """Something made of each batch."""
+    """Something made of each batch; None is nothing."""
 
     def __init__(self, make: Callable[[Run], Any]) -> None:
         self._make, self._ready, self._changed = make, deque[Any](), threading.Condition()
         self._last = NOTHING_YET
 
     def take(self, run: Run, last: int) -> None:
-        """Make it; waits until there is room for it. Of a batch without the detectors there is nothing."""
-        if not len(run):
-            return
-        try:
-            made = self._make(run)
-        except EventNotFound:
+        """Make it; waits until there is room for it."""
+        made = self._make(run) if len(run) else None
+        if made is None:
             return
         with self._changed:
             self._changed.wait_for(lambda: len(self._ready) < MOST_READY, timeout=600)
@@ -360,7 +357,7 @@ class OnWorkers:
 
     def _replace(self, reader: Reader) -> None:
         """Let another worker go on with the source of one that went away; waits for one if there is none."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):  # `_place` says which workers there are
             self._client.wait_for_workers(1, timeout=RESTART_SECONDS)
         reader.before = replace(reader.before + reader.counters, restarts=reader.before.restarts + 1)
         reader.counters, reader.name = Counters(), uuid.uuid4().hex
@@ -434,7 +431,7 @@ class OnWorkers:
         self, function: EachEvent, steps: Sequence[Step], batch: int, timeout: float | None
     ) -> Iterator[Any]:
         """Yield what a function makes of each batch; those of one source are in order."""
-        for made in self.answers(function.of, steps, batch, timeout, 0.0):
+        for made in self.answers(function, steps, batch, timeout, 0.0):
             for several in made:
                 yield from several
 

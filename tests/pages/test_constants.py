@@ -329,7 +329,7 @@ def test_forged_clicks_without_write_change_nothing(page, browsing, calib):
 
 
 def _insist(page):
-    """Ask until the page answers: panel drops a click that reaches it together with values it refuses."""
+    """Ask until the page answers: under load a click that came behind refused values has had no answer."""
     for _ in range(15):
         page.get_by_role("button", name="Put in force").click()
         page.wait_for_timeout(2000)

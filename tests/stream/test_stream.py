@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import psana_dask
-from psana_dask.errors import ReadError
+from psana_dask.errors import EventNotFound, FunctionError, ReadError
 from psana_dask.reductions import Histogram
-from psana_dask.stream import received
+from psana_dask.stream import open_stream, received
 from psana_dask.stream.stream import Stream
 from psana_dask.stream.taps import ListTap
 
@@ -75,6 +76,27 @@ def test_a_batch_has_no_more_bytes_than_it_may_and_one_event_at_least(closed, st
     most = max(1, least // raw[0].nbytes)  # an event has a little more than its frame
     assert max(sizes) <= min(4, most)
     assert (max(sizes) == 1) == (most < 3)
+
+
+def test_map_over_batches_of_which_some_have_no_event_with_the_detector(rich, rich_run):
+    """The camera is in every fifth event: nothing is made of the others, and nothing is missing."""
+
+    def brightest(ds):
+        return ds.tt_raw.max(("row", "col"))
+
+    with open_stream(f"replay://{rich.folder}") as stream:
+        made = list(stream.map(brightest, "tt.raw", batch=1))
+    want = rich_run.map(brightest, "tt.raw").compute()
+    assert [len(m) for m in made] == [1] * len(want)
+    xr.testing.assert_equal(xr.concat(made, "time").drop_attrs(), want.drop_attrs())
+
+
+def test_a_function_of_the_user_that_finds_no_event_is_not_hidden(rich):
+    def failing(ds):
+        raise EventNotFound("of the user")
+
+    with open_stream(f"replay://{rich.folder}") as stream, pytest.raises(FunctionError, match="of the user"):
+        list(stream.map(failing, "gmd"))
 
 
 def test_a_window_forgets(closed, stream_of):

@@ -114,6 +114,15 @@ def test_functions_and_batches_of_workers(closed, taps, client):
     assert np.array_equal(made, want)
 
 
+def test_workers_map_over_batches_without_the_detector(rich, rich_run, client):
+    def brightest(ds):
+        return ds.tt_raw.max(("row", "col"))
+
+    with open_stream(f"replay://{rich.folder}", client=client) as stream:
+        made = xr.concat(list(stream.map(brightest, "tt.raw", batch=1)), "time")
+    xr.testing.assert_equal(made.drop_attrs(), rich_run.map(brightest, "tt.raw").compute().drop_attrs())
+
+
 def test_runs_of_workers_have_everything(closed, taps, client):
     with open_stream(taps, client=client) as stream:
         runs = []
