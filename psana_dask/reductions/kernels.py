@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psana_dask.jit import int32, int64, njit, pread
-from psana_dask.reductions.leaves import FAN, LEAF
+from psana_dask.reductions.leaves import CACHED, FAN, LEAF
 
 Rows = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -55,6 +55,7 @@ def read_rows(descriptors: NDArray[np.int32], offsets: Ints, size: int, out: NDA
 
 
 # ---- moments ------------------------------------------------------------------------------------
+# Loops over pixels have no branches and few arrays: only then they become vector instructions.
 @njit()
 def _add(row: Rows, weight: float, total: Floats, sums: Floats) -> None:
     for p in range(row.size):
@@ -65,73 +66,126 @@ def _add(row: Rows, weight: float, total: Floats, sums: Floats) -> None:
 
 
 @njit()
-def _add_squares(
-    row: Rows, weight: float, total: Floats, sums: Floats, pivot: Floats, offset: Floats, square: Floats
-) -> None:
+def _set_pivots(row: Rows, total: Floats, pivot: Floats) -> None:
     for p in range(row.size):
         value = np.float64(row[p])
-        there = value == value  # noqa: PLR0124  (not NaN)
-        first = value if total[p] == 0.0 else pivot[p]
-        pivot[p] = first if there else pivot[p]
-        distance = value - first if there else 0.0
+        first = (value == value) & (total[p] == 0.0)  # noqa: PLR0124
+        pivot[p] = value if first else pivot[p]
+
+
+@njit()
+def _add_squares(row: Rows, weight: float, pivot: Floats, offset: Floats, square: Floats) -> None:
+    for p in range(row.size):
+        value = np.float64(row[p])
+        distance = value - pivot[p] if value == value else 0.0  # noqa: PLR0124
         offset[p] += weight * distance
         square[p] += weight * distance * distance
-        total[p] += weight if there else 0.0
-        sums[p] += weight * value if there else 0.0
 
 
 @njit()
-def close_leaf(leaf: Floats, at: int, n: int, node: Floats) -> None:
-    """Turn an open leaf into a node, and empty the leaf."""
-    for p in range(at, at + n):
-        weight = leaf[WEIGHT, p]
-        node[WEIGHT, p] = weight
-        node[SUM, p] = leaf[SUM, p]
-        if node.shape[0] > SPREAD:
-            spread = leaf[SQUARE, p] - leaf[OFFSET, p] * leaf[OFFSET, p] / weight if weight > 0 else 0.0
-            node[SPREAD, p] = max(0.0, spread) if spread == spread else spread  # noqa: PLR0124
-            node[MEAN, p] = leaf[PIVOT, p] + leaf[OFFSET, p] / weight if weight > 0 else 0.0
+def _add_rows(rows: Rows, column: int, n: int, use: Bools, weights: Floats, leaf: Floats, at: int) -> None:
+    """Add rows to an open leaf, from its pixel `at` on."""
+    end = at + n
+    for e in range(rows.shape[0]):
+        if use[e] and weights[e] > 0:
+            row = rows[e, column : column + n]
+            if leaf.shape[0] > PIVOT:
+                _set_pivots(row, leaf[WEIGHT, at:end], leaf[PIVOT, at:end])
+                _add_squares(
+                    row, weights[e], leaf[PIVOT, at:end], leaf[OFFSET, at:end], leaf[SQUARE, at:end]
+                )
+            _add(row, weights[e], leaf[WEIGHT, at:end], leaf[SUM, at:end])
+
+
+@njit(error_model="numpy")
+def _spread(weight: Floats, offset: Floats, square: Floats, spread: Floats) -> None:
+    for p in range(weight.size):
+        there = weight[p] > 0
+        found = square[p] - offset[p] * offset[p] / (weight[p] if there else 1.0)
+        spread[p] = 0.0 if (found <= 0.0) | ~there else found
+
+
+@njit(error_model="numpy")
+def _mean(weight: Floats, offset: Floats, pivot: Floats, mean: Floats) -> None:
+    for p in range(weight.size):
+        there = weight[p] > 0
+        mean[p] = pivot[p] + offset[p] / weight[p] if there else 0.0
+
+
+@njit()
+def close_leaf(leaf: Floats, at: int, n: int, node: Floats, place: int) -> None:
+    """Turn pixels [at, at + n) of an open leaf into those of a node from `place` on, and empty the leaf."""
+    end, stop = at + n, place + n
+    node[WEIGHT, place:stop] = leaf[WEIGHT, at:end]
+    node[SUM, place:stop] = leaf[SUM, at:end]
+    if node.shape[0] > SPREAD:
+        weight, offset = leaf[WEIGHT, at:end], leaf[OFFSET, at:end]
+        _spread(weight, offset, leaf[SQUARE, at:end], node[SPREAD, place:stop])
+        _mean(weight, offset, leaf[PIVOT, at:end], node[MEAN, place:stop])
     for k in range(leaf.shape[0]):
-        leaf[k, at : at + n] = 0.0
+        leaf[k, at:end] = 0.0
+
+
+@njit(error_model="numpy")
+def _merge_spreads(one: Floats, two: Floats, apart: Floats, spread: Floats, other: Floats) -> None:
+    """Merge squared distances; `apart` is how far the means of both are from each other."""
+    for p in range(one.size):
+        both = (one[p] > 0) & (two[p] > 0)
+        share = one[p] * two[p] / (one[p] + two[p] if both else 1.0)
+        merged = spread[p] + other[p] + apart[p] * apart[p] * share
+        alone = other[p] if two[p] > 0 else spread[p]
+        spread[p] = merged if both else alone
+
+
+@njit(error_model="numpy")
+def _merge_means(one: Floats, two: Floats, apart: Floats, mean: Floats, other: Floats) -> None:
+    for p in range(one.size):
+        both = (one[p] > 0) & (two[p] > 0)
+        merged = mean[p] + apart[p] * (two[p] / (one[p] + two[p] if both else 1.0))
+        alone = other[p] if two[p] > 0 else mean[p]
+        mean[p] = merged if both else alone
 
 
 @njit()
-def merge_nodes(first: Floats, second: Floats, at: int, n: int) -> None:
-    """Merge the later node into the earlier one, pixels [at, at + n)."""
-    spreads = first.shape[0] > SPREAD
-    for p in range(at, at + n):
-        one, two = first[WEIGHT, p], second[WEIGHT, p]
-        if spreads and two > 0:
-            if one > 0:
-                apart = second[MEAN, p] - first[MEAN, p]
-                between = apart * apart * (one * two / (one + two))
-                first[SPREAD, p] = first[SPREAD, p] + second[SPREAD, p] + between
-                first[MEAN, p] += apart * (two / (one + two))
-            else:
-                first[SPREAD, p], first[MEAN, p] = second[SPREAD, p], second[MEAN, p]
-        first[WEIGHT, p] = one + two
-        first[SUM, p] += second[SUM, p]
+def _plus(first: Floats, second: Floats) -> None:
+    for p in range(first.size):
+        first[p] += second[p]
 
 
 @njit()
-def carry(count: int, level: int, at: int, n: int, node: Floats, kept: Floats) -> None:
-    """Put the `count`-th node of a level into the levels, as `leaves.Carry` does."""
+def merge_nodes(first: Floats, at: int, n: int, second: Floats, place: int) -> None:
+    """Merge a later node, from its pixel `place` on, into pixels [at, at + n) of the earlier one."""
+    end, stop = at + n, place + n
+    if first.shape[0] > SPREAD:
+        one, two = first[WEIGHT, at:end], second[WEIGHT, place:stop]
+        mean, other = first[MEAN, at:end], second[MEAN, place:stop]
+        apart = other - mean
+        _merge_spreads(one, two, apart, first[SPREAD, at:end], second[SPREAD, place:stop])
+        _merge_means(one, two, apart, mean, other)
+    _plus(first[WEIGHT, at:end], second[WEIGHT, place:stop])
+    _plus(first[SUM, at:end], second[SUM, place:stop])
+
+
+@njit()
+def carry(count: int, level: int, kept: Floats, at: int, n: int, node: Floats, place: int) -> None:
+    """Put the `count`-th node of a level into pixels [at, at + n) of the levels, as `leaves.Carry` does."""
     while True:
         above = kept[level]
         if (count - 1) % FAN == 0:
-            above[:, at : at + n] = node[:, at : at + n]
+            for k in range(node.shape[0]):
+                above[k, at : at + n] = node[k, place : place + n]
         else:
-            merge_nodes(above, node, at, n)
+            merge_nodes(above, at, n, node, place)
         if count % FAN or level + 1 == kept.shape[0]:
             return
-        node = above
+        node, place = above, at
         level, count = level + 1, count // FAN
 
 
 @njit()
 def push_moments(
     rows: Rows, column: int, n: int, use: Bools, weights: Floats, start: int, at: int,
-    leaf: Floats, node: Floats, kept: Floats,
+    leaf: Floats, kept: Floats, work: Floats,
 ) -> None:
     """Add rows number `start`, `start` + 1, ... of a reduction.
 
@@ -148,25 +202,33 @@ def push_moments(
         First pixel of the state.
     leaf : (2 or 5, pixel) float64
         The open leaf.
-    node : (2 or 4, pixel) float64
-        Work space.
     kept : (level, 2 or 4, pixel) float64
         Nodes of each level.
+    work : (4 or 9, CACHED) float64
+        Zeros: a leaf, and room for a node.
     """
-    end = at + n
-    for e in range(rows.shape[0]):
-        if use[e] and weights[e] > 0:
-            row = rows[e, column : column + n]
-            if leaf.shape[0] > PIVOT:
-                _add_squares(
-                    row, weights[e], leaf[WEIGHT, at:end], leaf[SUM, at:end], leaf[PIVOT, at:end],
-                    leaf[OFFSET, at:end], leaf[SQUARE, at:end],
-                )
-            else:
-                _add(row, weights[e], leaf[WEIGHT, at:end], leaf[SUM, at:end])
-        if (start + e + 1) % LEAF == 0:
-            close_leaf(leaf, at, n, node)
-            carry((start + e + 1) // LEAF, 0, at, n, node, kept)
+    for first in range(0, n, CACHED):
+        part = min(CACHED, n - first)
+        _push_part(rows, column + first, part, use, weights, start, at + first, leaf, kept, work)
+
+
+@njit()
+def _push_part(
+    rows: Rows, column: int, n: int, use: Bools, weights: Floats, start: int, at: int,
+    leaf: Floats, kept: Floats, work: Floats,
+) -> None:
+    """Add rows to some pixels; leaves that are whole among the rows never leave the cache."""
+    own, node = work[: leaf.shape[0]], work[leaf.shape[0] :]
+    first = 0
+    while first < rows.shape[0]:
+        stop = min(rows.shape[0], first + LEAF - (start + first) % LEAF)
+        whole = stop - first == LEAF
+        target, place = (own, 0) if whole else (leaf, at)
+        _add_rows(rows[first:stop], column, n, use[first:stop], weights[first:stop], target, place)
+        if (start + stop) % LEAF == 0:
+            close_leaf(target, place, n, node, 0)
+            carry((start + stop) // LEAF, 0, kept, at, n, node, 0)
+        first = stop
 
 
 # ---- order-free ---------------------------------------------------------------------------------

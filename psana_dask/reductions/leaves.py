@@ -19,6 +19,9 @@ LEAF = 16
 FAN = 8
 """Nodes that make one node of the next level."""
 
+CACHED = 4096
+"""Pixels that see all events of a leaf before the next ones do: their sums stay in the cache."""
+
 Node = TypeVar("Node")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from psana_dask.reductions.leaves import FAN, LEAF, Partial, span
+from psana_dask.reductions.leaves import CACHED, FAN, LEAF, Partial, span
 from psana_dask.reductions.tiles import Tile
 
 Floats = NDArray[np.float64]
@@ -43,7 +43,7 @@ class MomentNode(Partial):
         from psana_dask.reductions.kernels import merge_nodes
 
         sums = self.sums if self.sums.flags.writeable else self.sums.copy()
-        merge_nodes(sums, other.sums, 0, sums.shape[1])
+        merge_nodes(sums, 0, sums.shape[1], other.sums, 0)
         both = self.numbers is not None and other.numbers is not None
         return MomentNode(sums, self.numbers + other.numbers if both else None)  # type: ignore[operator]
 
@@ -68,7 +68,7 @@ class Moments:
     def __init__(self, pixels: int, *, squares: bool, weighted: bool = False, levels: int = LEVELS) -> None:
         rows = 4 if squares else 2
         self._leaf = np.zeros((5 if squares else 2, pixels))
-        self._work = np.empty((rows, pixels))
+        self._work = np.zeros((len(self._leaf) + rows, CACHED))
         self._kept = np.zeros((levels, rows, pixels))
         self._numbers = np.zeros(pixels, np.int64) if weighted else None
         self._events = 0
@@ -80,7 +80,7 @@ class Moments:
         rows = _as_rows(tile.shown)
         push_moments(
             rows, tile.column, tile.count, tile.use, tile.weights, tile.start, tile.at, self._leaf,
-            self._work, self._kept,
+            self._kept, self._work,
         )  # fmt: skip
         if self._numbers is not None:
             use = tile.use & (tile.weights > 0)
@@ -117,7 +117,7 @@ class Moments:
 
         if self._events % span(level):
             raise ValueError(f"{self._events} events are no whole number of {span(level)}: cannot merge here")
-        carry(self._events // span(level) + 1, level, 0, node.sums.shape[1], node.sums, self._kept)
+        carry(self._events // span(level) + 1, level, self._kept, 0, node.sums.shape[1], node.sums, 0)
         self._events += span(level)
 
     def node(self) -> MomentNode:
@@ -127,16 +127,16 @@ class Moments:
         pixels = self._leaf.shape[1]
         found: Floats | None = None
         if self._events % LEAF:
-            found = np.empty_like(self._work)
-            close_leaf(self._leaf.copy(), 0, pixels, found)
+            found = np.empty((self._kept.shape[1], pixels))
+            close_leaf(self._leaf.copy(), 0, pixels, found, 0)
         for level, kept in enumerate(self._kept):
             nodes = self._events // span(level)
             if nodes % FAN or (nodes and level + 1 == len(self._kept)):
                 merged = kept.copy()
                 if found is not None:
-                    merge_nodes(merged, found, 0, pixels)
+                    merge_nodes(merged, 0, pixels, found, 0)
                 found = merged
-        return MomentNode(np.zeros_like(self._work) if found is None else found, self._numbers)
+        return MomentNode(np.zeros((self._kept.shape[1], pixels)) if found is None else found, self._numbers)
 
 
 def _as_rows(values: NDArray[Any]) -> NDArray[Any]:
