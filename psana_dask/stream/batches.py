@@ -15,6 +15,9 @@ from psana_dask.run import Run
 BATCH, TIMEOUT = 64, 120.0
 POLICIES = ("complete", "latest")
 
+MOST_GATHERING = 0.25
+"""Seconds that a reduction gathers events for a batch, at most."""
+
 
 @dataclass
 class Counters:
@@ -66,11 +69,19 @@ class Batches(Protocol):
     def peek(self) -> Run | None:
         """Return the latest batch, None at the end; waits for the first one, and gives that out later."""
 
-    def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
-        """Yield micro-batches of at most `batch` events."""
+    def runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
+        """Yield micro-batches of at most `batch` events; smaller ones at least `gather` seconds apart."""
 
     def close(self) -> None:
         """Stop."""
+
+
+def gathering(every: float) -> float:
+    """Return how long to gather events for a reduction that is looked at every so many seconds.
+
+    The sums of many pixels and their constants pass through memory once a batch, whatever is in it.
+    """
+    return min(every / 4, MOST_GATHERING)
 
 
 def checked(policy: str) -> str:

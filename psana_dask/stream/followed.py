@@ -69,9 +69,11 @@ class RunBatches:
         """Stop."""
         self._closed.set()
 
-    def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
-        """Yield micro-batches of at most `batch` events."""
-        for arrived in map(self._own, self._arrived(batch, timeout)):
+    def runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
+        """Yield micro-batches of at most `batch` events; smaller ones at least `gather` seconds apart."""
+        for everybodys in self._arrived(batch, timeout):
+            due = time.monotonic() + gather
+            arrived = self._own(everybodys)
             self._counters.received += len(arrived)
             late = max(0, len(arrived) - self._waiting) if self.policy == "latest" else 0
             self._counters.dropped += late
@@ -81,6 +83,8 @@ class RunBatches:
                 self._latest = arrived.isel(slice(first, first + batch))
                 self._counters.processed += len(self._latest)
                 yield self._latest
+            if len(everybodys) < batch:
+                self._closed.wait(max(0.0, due - time.monotonic()))
 
     def _own(self, run: Run) -> Run:
         """Return the events of this reader: their numbers decide; batches differ between readers."""

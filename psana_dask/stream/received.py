@@ -206,17 +206,18 @@ class Received:
             return first
 
     # ---- batches ------------------------------------------------------------------------------
-    def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
-        """Yield micro-batches of at most `batch` events."""
+    def runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
+        """Yield micro-batches of at most `batch` events; smaller ones at least `gather` seconds apart."""
         peeked, self._peeked = self._peeked, None
         for first in range(0, 0 if peeked is None else len(peeked), batch):
             assert peeked is not None  # noqa: S101  (else there is nothing to go through)
             yield peeked.isel(slice(first, first + batch))
         del peeked
-        yield from self._runs(batch, timeout)
+        yield from self._runs(batch, timeout, gather)
 
-    def _runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
+    def _runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
         while (delivery := self._take(batch, BATCH_BYTES, timeout)) is not None:
+            due = time.monotonic() + gather
             waiting = list(delivery.events)
             self._begin(delivery)
             while (more := self._more(batch - len(waiting), BATCH_BYTES - _size(waiting))) is not None:
@@ -225,6 +226,16 @@ class Received:
             del waiting, delivery, more  # their memory is used again
             if run is not None:
                 yield run
+            self._gather(batch, due)
+
+    def _gather(self, batch: int, due: float) -> None:
+        """Wait until there is a whole batch, or the next one is due."""
+        with self._changed:
+            while not (self._ended or self._closed or self._full):
+                left = due - time.monotonic()
+                if left <= 0 or self._events >= batch or self._bytes >= BATCH_BYTES:
+                    return
+                self._changed.wait(left)
 
     def _more(self, most: int, room: int) -> Delivery | None:
         """Return what waits and needs no transition before it; None if there is no room for it."""

@@ -47,12 +47,12 @@ class Several:
         for source in self._sources:
             source.close()
 
-    def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
-        """Yield micro-batches of at most `batch` events, until all sources have ended."""
+    def runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
+        """Yield micro-batches of at most `batch` events, until all sources have ended; see `Batches.runs`."""
         ready: queue.Queue[Any] = queue.Queue(maxsize=len(self._sources))
         stop = threading.Event()
         for source in self._sources:
-            arguments = (source, batch, timeout, ready, stop)
+            arguments = (source.runs(batch, timeout, gather), ready, stop)
             threading.Thread(target=self._read, args=arguments, daemon=True).start()
         try:
             yield from self._ready(ready)
@@ -74,14 +74,11 @@ class Several:
                 self._latest = found
                 yield found
 
-    def _read(
-        self, source: Batches, batch: int, timeout: float | None, ready: queue.Queue[Any],
-        stop: threading.Event,
-    ) -> None:  # fmt: skip
+    def _read(self, runs: Iterator[Run], ready: queue.Queue[Any], stop: threading.Event) -> None:
         """Hand the batches of one source over, one at a time."""
         last: Any = END
         try:
-            for run in source.runs(batch, timeout):
+            for run in runs:
                 if not self._handed(run, ready, stop):
                     return
         except BaseException as error:

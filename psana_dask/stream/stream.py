@@ -17,7 +17,7 @@ from psana_dask.reductions.quantities import Wanted as Names
 from psana_dask.run import Run
 from psana_dask.slow import Epics
 from psana_dask.stream.asked import EachEvent, Noting, Reduction, Selecting
-from psana_dask.stream.batches import BATCH, POLICIES, TIMEOUT, Batches, Counters
+from psana_dask.stream.batches import BATCH, POLICIES, TIMEOUT, Batches, Counters, gathering
 from psana_dask.stream.opened import TAPS, Opening, shared
 from psana_dask.stream.received import Received, Shown
 from psana_dask.stream.several import Several
@@ -184,7 +184,9 @@ class Stream:
         return self._batches.counters
 
     # ---- batches ------------------------------------------------------------------------------
-    def follow_runs(self, *, batch: int = BATCH, timeout: float | None = TIMEOUT) -> Iterator[Run]:
+    def follow_runs(
+        self, *, batch: int = BATCH, timeout: float | None = TIMEOUT, gather: float = 0.0
+    ) -> Iterator[Run]:
         """Yield the events in micro-batches, each as a Run: with detectors, EPICS, steps, problems.
 
         Parameters
@@ -193,6 +195,8 @@ class Stream:
             Events in a batch, at most, and 64 MiB: what is there is given out at once.
         timeout : float, optional
             Seconds without an event after which the stream is given up, with a `StreamWarning`.
+        gather : float
+            Seconds between batches that are not full, at least: larger ones cost less per event.
 
         Examples
         --------
@@ -201,7 +205,7 @@ class Stream:
         """
         if batch < 1:
             raise ValueError(f"batch={batch}: use 1 or more")
-        for run in self._batches.runs(batch, timeout):
+        for run in self._batches.runs(batch, timeout, gather):
             chosen = reduce(lambda r, step: step(r), self._steps, run)
             if len(chosen):
                 yield chosen
@@ -424,7 +428,7 @@ class Stream:
         window : int, optional
             Only the last batches that have this many events. All events by default.
         every : float
-            Seconds between results.
+            Seconds between results; events are gathered for up to a quarter of it.
         batch, timeout
             As for `follow_runs`.
 
@@ -445,7 +449,7 @@ class Stream:
             return
         running = reduction.begin()
         due, fresh = time.monotonic(), False
-        for run in self.follow_runs(batch=batch, timeout=timeout):
+        for run in self.follow_runs(batch=batch, timeout=timeout, gather=gathering(every)):
             running.push(run._view)
             fresh = True
             if time.monotonic() >= due:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from psana_dask.errors import ReadError, StreamWarning
 from psana_dask.run import Run
 from psana_dask.stream.asked import EachEvent, Reduction
-from psana_dask.stream.batches import Batches, Counters
+from psana_dask.stream.batches import Batches, Counters, gathering
 from psana_dask.stream.opened import Opening, same_host
 from psana_dask.stream.received import Received, Shown
 from psana_dask.stream.replay import part_of
@@ -155,23 +155,23 @@ class Session:
         self.batches: Batches = opening.batches()
         self._going: tuple[Any, ...] | None = None
 
-    def begin(self, work: Work, steps: Sequence[Step], batch: int, timeout: float | None) -> None:
+    def begin(
+        self, work: Work, steps: Sequence[Step], batch: int, timeout: float | None, gather: float
+    ) -> None:
         """Go through the batches, from now on."""
         self._work = work
         self._said: list[str] = []
         self._error: BaseException | None = None
         stop = self._stop = threading.Event()
-        arguments = (work, steps, batch, timeout, stop)
+        arguments = (work, steps, self.batches.runs(batch, timeout, gather), stop)
         self._thread = threading.Thread(target=self._go, args=arguments, daemon=True)
         self._thread.start()
 
-    def _go(
-        self, work: Work, steps: Sequence[Step], batch: int, timeout: float | None, stop: threading.Event
-    ) -> None:
+    def _go(self, work: Work, steps: Sequence[Step], runs: Iterator[Run], stop: threading.Event) -> None:
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always", StreamWarning)
-                for run in self.batches.runs(batch, timeout):
+                for run in runs:
                     last = int(run._view.choice.numbers[-1])
                     work.take(reduce(lambda r, step: step(r), steps, run), last)
                     if stop.is_set():
@@ -222,10 +222,12 @@ def session(name: str) -> Session:
     return _SESSIONS[name]
 
 
-def begun(name: str, what: Any, steps: Sequence[Step], batch: int, timeout: float | None) -> None:
+def begun(
+    name: str, what: Any, steps: Sequence[Step], batch: int, timeout: float | None, gather: float = 0.0
+) -> None:
     """Begin to go through a source."""
     work: Work = Reducing(what) if isinstance(what, Reduction) else Making(what)
-    session(name).begin(work, steps, batch, timeout)
+    session(name).begin(work, steps, batch, timeout, gather)
 
 
 def told(name: str) -> Told:
@@ -378,7 +380,8 @@ class OnWorkers:
 
         What a worker made before it went away comes as one more answer.
         """
-        arguments = (what, tuple(steps), batch, timeout)
+        gather = gathering(every) if isinstance(what, Reduction) else 0.0
+        arguments = (what, tuple(steps), batch, timeout, gather)
         for reader in self._readers:
             reader.ended, reader.last = False, NOTHING_YET
         self._on_all(self._readers, begun, lambda _: arguments)
@@ -436,17 +439,17 @@ class OnWorkers:
                 yield from several
 
     # ---- batches in this process --------------------------------------------------------------
-    def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
+    def runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
         """Yield micro-batches: their datagrams are sent here."""
-        several = Several([self._brought(reader, batch, timeout) for reader in self._readers])
+        several = Several([self._brought(reader, batch, timeout, gather) for reader in self._readers])
         try:
             yield from several.runs(batch, None)
         finally:
             several.close()
 
-    def _brought(self, reader: Reader, batch: int, timeout: float | None) -> Received:
+    def _brought(self, reader: Reader, batch: int, timeout: float | None, gather: float) -> Received:
         options = reader.opening.options
-        self._on_all([reader], begun, lambda _: (Sending(), (), batch, timeout))
+        self._on_all([reader], begun, lambda _: (Sending(), (), batch, timeout, gather))
         shown = Shown(options.get("calib"))
         return Received(WorkerTap(self, reader), shown, "complete")
 
