@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psana_dask.export.codecs import room
+from psana_dask.export.codecs import STRIP_BYTES, Chunk, room
 from psana_dask.export.plan import Piece
 from psana_dask.fields import FrameReader, missing_value
 from psana_dask.model import Array
@@ -23,8 +25,8 @@ BLOCK_BYTES = 16 * 2**20
 """Bytes that are read at once, about, where values are computed: larger memory is always fresh."""
 
 
-def chunks(variable: Any, piece: Piece) -> Iterator[Array]:
-    """Yield the chunks of a piece, (chunk rows, ...), C-contiguous; the last one is filled up with zeros.
+def chunks(variable: Any, piece: Piece) -> Iterator[Chunk]:
+    """Yield the chunks of a piece, (chunk rows, ...); the last one is filled up with zeros.
 
     A chunk holds until the next one is asked for.
     """
@@ -34,7 +36,34 @@ def chunks(variable: Any, piece: Piece) -> Iterator[Array]:
         return
     for block in _blocks(variable, piece):
         for first in range(0, len(block), piece.column.chunk):
-            yield _filled(block[first : first + piece.column.chunk], piece.column.chunk)
+            yield InMemory(_filled(block[first : first + piece.column.chunk], piece.column.chunk))
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """A chunk whose values were computed."""
+
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(row, ...)."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.values.dtype
+
+    def whole(self) -> Array:
+        """Return the values."""
+        return self.values
+
+    def strips(self) -> Iterator[Array]:
+        """Yield the bytes in strips."""
+        flat = self.values.reshape(-1).view(np.uint8)
+        for first in range(0, flat.size, STRIP_BYTES):
+            yield flat[first : first + STRIP_BYTES]
 
 
 def _blocks(variable: Any, piece: Piece) -> Iterator[Array]:
@@ -77,28 +106,124 @@ class Frames:
     which: npt.NDArray[np.int32]
     offsets: Ints
 
-    def chunks(self, chunk: int) -> Iterator[Array]:
-        """Read chunk by chunk into the same memory."""
-        nbytes = chunk * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-        out = room("chunk", nbytes).view(self.dtype).reshape(chunk, *self.shape)
-        for first in range(0, len(self.which), chunk):
-            rows = slice(first, min(first + chunk, len(self.which)))
-            self._read(rows, out[: rows.stop - first])
-            out[rows.stop - first :] = 0
-            yield out
+    def chunks(self, chunk: int) -> Iterator[Chunk]:
+        """Yield chunks of so many rows."""
+        panels = chunk * math.prod(self.which.shape[1:])
+        where = np.full((2, -(-len(self.which) // chunk) * panels), NOTHING)
+        where[:, : self.which.size] = self.which.reshape(-1), self.offsets.reshape(-1)
+        shape = (chunk, *self.shape)
+        size = math.prod(shape) * self.dtype.itemsize // max(1, panels)
+        layout = Layout(shape, self.dtype, self.sources, _cuts(panels, size, STRIP_BYTES))
+        for which, offsets in where.reshape(2, -1, panels).swapaxes(0, 1):
+            yield InFiles(layout, which, offsets)
 
-    def _read(self, events: slice, out: Array) -> None:
-        which, offsets = self.which[events].reshape(-1), self.offsets[events].reshape(-1)
-        panels = out.reshape(len(which), -1)
-        size = panels.shape[1] * self.dtype.itemsize
-        for number in np.unique(which).tolist():
-            mine = np.flatnonzero(which == number)
-            if number < 0:
-                panels[mine] = missing_value(self.dtype)
-            else:
-                sizes = np.full(len(mine), size)
-                flat = panels.reshape(-1).view(np.uint8)
-                self.sources[number].read_pieces(offsets[mine], sizes, flat, mine * size)
+
+NOTHING = -2
+"""Instead of a position in the sources: a row behind the last one, zeros."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What one strip of a chunk is made of.
+
+    Parameters
+    ----------
+    panels : slice
+        Of the chunk.
+    starts, sizes, places : (panel,) int64
+        Bytes of the panel, how many, and where in the strip.
+    """
+
+    panels: slice
+    starts: Ints
+    sizes: Ints
+    places: Ints
+
+
+def _cuts(panels: int, size: int, strip: int) -> list[Cut]:
+    """Return how the panels of a chunk lie in strips."""
+    total = panels * size
+    edges = np.unique([*range(0, total, strip), *range(0, total, max(1, size)), total])
+    first, sizes = edges[:-1], np.diff(edges)
+    panel, number = first // max(1, size), first // strip
+    bounds = np.searchsorted(number, np.arange(-(-total // strip) + 1)).tolist()
+    return [
+        Cut(slice(int(panel[a]), int(panel[b - 1]) + 1), first[a:b] % size, sizes[a:b], first[a:b] % strip)
+        for a, b in itertools.pairwise(bounds)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What the chunks of a piece have in common.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of a chunk: (row, ...).
+    dtype : numpy.dtype
+    sources : list of Source
+    cuts : list of Cut
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    sources: list[Source]
+    cuts: list[Cut]
+
+    def read(self, which: Ints, offsets: Ints, sizes: Ints, out: Array, places: Ints) -> None:
+        """Read bytes of some panels to places of `out`; NaN or 0 where a panel is missing."""
+        for number in dict.fromkeys(which.tolist()):
+            mine = slice(None) if (which == number).all() else which == number
+            if number >= 0:
+                self.sources[number].read_pieces(offsets[mine], sizes[mine], out, places[mine])
+                continue
+            value = missing_value(self.dtype) if number > NOTHING else 0
+            for place, size in zip(places[mine].tolist(), sizes[mine].tolist(), strict=True):
+                out[place : place + size].view(self.dtype)[:] = value
+
+
+@dataclass(frozen=True, eq=False)
+class InFiles:
+    """A chunk of frames that lie in files as they are.
+
+    Parameters
+    ----------
+    layout : Layout
+    which, offsets : (panel,) int64
+        Of the panels of all its rows.
+    """
+
+    layout: Layout
+    which: Ints
+    offsets: Ints
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(row, ...)."""
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.layout.dtype
+
+    def whole(self) -> Array:
+        """Read all values into memory that this thread uses again."""
+        nbytes = math.prod(self.shape) * self.dtype.itemsize
+        out = room("chunk", nbytes)
+        size = nbytes // max(1, len(self.which))
+        places = np.arange(len(self.which)) * size
+        self.layout.read(self.which, self.offsets, np.full(len(self.which), size), out, places)
+        return out.view(self.dtype).reshape(self.shape)
+
+    def strips(self) -> Iterator[Array]:
+        """Read strip by strip, each into the same memory."""
+        for cut in self.layout.cuts:
+            out = room("strip", int(cut.sizes.sum()))
+            which, offsets = self.which[cut.panels], self.offsets[cut.panels] + cut.starts
+            self.layout.read(which, offsets, cut.sizes, out, cut.places)
+            yield out
 
 
 def frames_of(variable: Any, piece: Piece) -> Frames | None:

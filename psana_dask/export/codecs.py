@@ -6,19 +6,42 @@ An encoder turns a chunk into the bytes that the file's own reader decodes.
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from psana_dask.model import Array
 
-Encoder = Callable[[Array], Any]
-"""Takes a C-contiguous chunk, gives bytes or a buffer that holds until the thread's next chunk."""
+STRIP_BYTES = 1024 * 1024
+"""What is read and compressed while it is in the cache: whole blocks of any codec."""
+
+
+class Chunk(Protocol):
+    """Rows of a variable that are compressed together; ask for one or the other, once."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(row, ...)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+
+    def whole(self) -> Array:
+        """Return the values, C-contiguous, in memory that holds until the thread's next chunk."""
+
+    def strips(self) -> Iterator[Array]:
+        """Yield the bytes in strips of `STRIP_BYTES`; one holds until the next is asked for."""
+
+
+Encoder = Callable[[Chunk], Any]
+"""Gives bytes, or a buffer that holds until the thread's next chunk."""
 
 
 def zarr_encoder(compression: str | None) -> Encoder:
@@ -26,7 +49,8 @@ def zarr_encoder(compression: str | None) -> Encoder:
     from numcodecs.blosc import BITSHUFFLE, Blosc
 
     if compression == "lz4":
-        return Blosc("lz4", 5, BITSHUFFLE).encode
+        encode = Blosc("lz4", 5, BITSHUFFLE).encode
+        return lambda chunk: encode(chunk.whole())
     return _zstd if compression == "zstd" else _as_is
 
 
@@ -41,14 +65,14 @@ def hdf5_encoder(compression: str | None) -> Encoder | None:
     return _zstd if compression == "zstd" else _as_is
 
 
-def _as_is(chunk: Array) -> Any:
-    return chunk.reshape(-1).view(np.uint8).data
+def _as_is(chunk: Chunk) -> Any:
+    return chunk.whole().reshape(-1).view(np.uint8).data
 
 
-def _zstd(chunk: Array) -> Any:
+def _zstd(chunk: Chunk) -> Any:
     from numcodecs.zstd import compress
 
-    return compress(chunk.reshape(-1).view(np.uint8), 3)
+    return compress(_as_is(chunk), 3)
 
 
 @lru_cache(maxsize=1)
@@ -83,16 +107,19 @@ def room(use: str, size: int) -> Array:
     return rooms[use][:size]
 
 
-def _bitshuffled(library: Any, chunk: Array) -> Any:
-    """Return a chunk as the filter 32008 writes it: sizes, big endian, then blocks."""
-    item = chunk.dtype.itemsize
+def _bitshuffled(library: Any, chunk: Chunk) -> Any:
+    """Return a chunk as the filter 32008 writes it: sizes, big endian, then blocks, each by itself."""
+    item, items = chunk.dtype.itemsize, math.prod(chunk.shape)
     block = library.bshuf_default_block_size(item)
-    out = room("coded", 12 + library.bshuf_compress_lz4_bound(chunk.size, item, block))
-    out[:12] = np.frombuffer(struct.pack(">QI", chunk.nbytes, block * item), np.uint8)
-    size = library.bshuf_compress_lz4(chunk.ctypes.data, out.ctypes.data + 12, chunk.size, item, block)
-    if size < 0:
-        raise OSError(f"bitshuffle cannot compress a chunk of {chunk.nbytes} bytes: error {size}")
-    return out[: 12 + size].data
+    out = room("coded", 12 + library.bshuf_compress_lz4_bound(items, item, block))
+    out[:12] = np.frombuffer(struct.pack(">QI", items * item, block * item), np.uint8)
+    start, size = out.ctypes.data, 12
+    for strip in chunk.strips():
+        done = library.bshuf_compress_lz4(strip.ctypes.data, start + size, strip.nbytes // item, item, block)
+        if done < 0:
+            raise OSError(f"bitshuffle cannot compress a chunk of {items * item} bytes: error {done}")
+        size += done
+    return out[:size].data
 
 
 # ---- pieces on disk -----------------------------------------------------------------------------

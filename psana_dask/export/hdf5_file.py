@@ -19,11 +19,10 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from psana_dask.export.codecs import Encoder, hdf5_encoder
+from psana_dask.export.codecs import Chunk, Encoder, hdf5_encoder
 from psana_dask.export.content import shell
 from psana_dask.export.hdf5_growing import Assembly
 from psana_dask.export.plan import Column, Piece, Place, Plan, Workshop, write_all
-from psana_dask.model import Array
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -102,7 +101,7 @@ def encoder(compression: str | None) -> Encoder:
     return hdf5_encoder(compression) or _hdf5_itself(compression)
 
 
-def write_piece(workshop: Workshop, piece: Piece, chunks: Iterable[Array], compression: str | None) -> Place:
+def write_piece(workshop: Workshop, piece: Piece, chunks: Iterable[Chunk], compression: str | None) -> Place:
     """Write the chunks of one piece to a file of its own, as the result has them."""
     name = f"pieces/{piece.number}.chunks"
     path = workshop.folder / name
@@ -118,10 +117,10 @@ def write_piece(workshop: Workshop, piece: Piece, chunks: Iterable[Array], compr
 def _hdf5_itself(compression: str | None) -> Encoder:
     """Return an encoder that lets HDF5 compress: one thread at a time."""
 
-    def encode(chunk: Array) -> bytes:
+    def encode(chunk: Chunk) -> bytes:
         with h5py.File(f"chunk{threading.get_ident()}", "w", driver="core", backing_store=False) as file:
-            made = file.create_dataset("x", data=chunk, chunks=chunk.shape, **filters(compression))
-            return bytes(made.id.read_direct_chunk((0,) * chunk.ndim)[1])
+            made = file.create_dataset("x", data=chunk.whole(), chunks=chunk.shape, **filters(compression))
+            return bytes(made.id.read_direct_chunk((0,) * len(chunk.shape))[1])
 
     return encode
 

@@ -20,7 +20,7 @@ from uuid import uuid4
 import h5py
 import numpy as np
 
-from psana_dask.export.codecs import Encoder
+from psana_dask.export.codecs import Chunk, Encoder
 from psana_dask.export.plan import Piece, Place, Plan, Workshop, write_at
 from psana_dask.model import Array
 
@@ -117,7 +117,7 @@ class Assembly:
     def _path(self) -> Path:
         return self._workshop.folder / self._name
 
-    def write_piece(self, piece: Piece, chunks: Iterable[Array]) -> Place:
+    def write_piece(self, piece: Piece, chunks: Iterable[Chunk]) -> Place:
         """Put the chunks of a piece in; return where they are."""
         whole = self._variable(piece)
         offsets, sizes = [], []

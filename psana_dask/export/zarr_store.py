@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from psana_dask.export.codecs import crc32c, zarr_encoder
+from psana_dask.export.codecs import Chunk, crc32c, zarr_encoder
 from psana_dask.export.content import shell
 from psana_dask.export.plan import Column, Piece, Place, Plan, Workshop, write_all
-from psana_dask.model import Array
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,7 +54,7 @@ ABSENT = np.uint64(2**64 - 1)
 """In the index of a shard: there is no such chunk."""
 
 
-def write_piece(workshop: Workshop, piece: Piece, chunks: Iterable[Array], compression: str | None) -> Place:
+def write_piece(workshop: Workshop, piece: Piece, chunks: Iterable[Chunk], compression: str | None) -> Place:
     """Write one shard: its chunks one after the other, where each lies, and a checksum of that."""
     column = piece.column
     shard = "/".join(["c", str(piece.start // column.piece), *["0"] * (len(column.shape) - 1)])

@@ -1,11 +1,16 @@
 """Chunks hold the values of the variable, however they are read, in the same memory."""
 
+import importlib
+
 import numpy as np
 import pytest
 
+from psana_dask.export import codecs
 from psana_dask.export.chunks import chunks, frames_of
 from psana_dask.export.plan import Column, Piece
 from psana_dask.fields import missing_value
+
+module = importlib.import_module("psana_dask.export.chunks")  # the package has a function of this name
 
 
 def piece_of(variable, start, stop, chunk=4):
@@ -19,11 +24,14 @@ def check_chunks(variable, start, stop, chunk=4):
     expected = variable.values[start:stop]
     for number, found in enumerate(chunks(variable, piece)):
         rows = expected[number * chunk : (number + 1) * chunk]
-        assert found.shape == (chunk, *variable.shape[1:])
-        assert found.dtype == variable.dtype
-        np.testing.assert_array_equal(found[: len(rows)], rows)
-        assert not found[len(rows) :].any()
-        memory.append(found.ctypes.data)
+        strips = b"".join(strip.tobytes() for strip in found.strips())
+        values = found.whole()
+        assert values.shape == found.shape == (chunk, *variable.shape[1:])
+        assert values.dtype == found.dtype == variable.dtype
+        np.testing.assert_array_equal(values[: len(rows)], rows)
+        assert not values[len(rows) :].any()
+        assert strips == values.tobytes()
+        memory.append(values.ctypes.data)
     assert len(memory) == -(-(stop - start) // chunk)
     return memory, frames_of(variable, piece) is not None
 
@@ -38,6 +46,12 @@ WAYS = {
     "rows in reverse": (lambda raw: raw.isel(row=slice(None, None, -1)), False),
     "values in memory": (lambda raw: raw.load(), False),
 }
+
+
+@pytest.fixture(params=[codecs.STRIP_BYTES, 1024, 136], autouse=True)
+def _strips(request, monkeypatch):
+    """Strips of several panels, of parts of one, and that end anywhere."""
+    monkeypatch.setattr(module, "STRIP_BYTES", request.param)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -62,7 +76,7 @@ def test_missing_panels_are_marked_in_memory_that_was_used_before(rich_run):
     assert missing.any()
     assert not missing.all()
     for number, found in enumerate(chunks(raw, piece)):
-        assert (found[0, missing[number]] == missing_value(raw.dtype)).all()
+        assert (found.whole()[0, missing[number]] == missing_value(raw.dtype)).all()
 
 
 def test_every_field_of_fixed_shape(rich_run):
