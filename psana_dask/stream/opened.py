@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import socket
 from collections.abc import Mapping
@@ -16,6 +17,12 @@ from psana_dask.stream.taps import Share, SharedTap, Tap
 
 TAPS = ("tcp://", "shmem://")
 """How the names of servers begin."""
+
+AT_ONCE = (
+    "dask.array", "psana_dask.merge", "psana_dask.gather", "psana_dask.locate", "psana_dask.calib.apply",
+    "psana_dask.reductions.kernels",
+)  # fmt: skip
+"""What the first batch needs and what takes long to import: a server drops what comes in the meantime."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +72,8 @@ class Opening:
             policy = "complete"  # who has no room leaves events to the others of its team
         if self.source.startswith(TAPS):
             shown = _shown(**chosen)
+            for module in AT_ONCE:
+                importlib.import_module(module)
             return Received(self._tap(timeout), shown, policy, waiting)
         chosen.pop("experiment", None)  # files say it by their names
         return self._of_files(policy, WAITING_EVENTS[policy] if waiting is None else waiting, chosen)
