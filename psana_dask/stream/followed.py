@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psana_dask.run import Run
+from psana_dask.sources import GROWING, POOL
 from psana_dask.stream.batches import BATCH, TIMEOUT, Counters, checked
 from psana_dask.stream.taps import Share
 
@@ -66,8 +67,12 @@ class RunBatches:
         return self._latest
 
     def close(self) -> None:
-        """Stop."""
+        """Stop, and close the files: one that is removed while it is open keeps its room on the disk."""
         self._closed.set()
+        for path in (self._latest or self._run).files:
+            bare = path.removesuffix(GROWING)
+            POOL.forget(bare)
+            POOL.forget(bare + GROWING)
 
     def runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
         """Yield micro-batches of at most `batch` events; smaller ones at least `gather` seconds apart."""

@@ -1,5 +1,8 @@
 """A stream has the face of a run, and its results are the run's, bit for bit."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -89,6 +92,23 @@ def test_map_over_batches_of_which_some_have_no_event_with_the_detector(rich, ri
     want = rich_run.map(brightest, "tt.raw").compute()
     assert [len(m) for m in made] == [1] * len(want)
     xr.testing.assert_equal(xr.concat(made, "time").drop_attrs(), want.drop_attrs())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not say what is open")
+@pytest.mark.parametrize("source", ["replay://{}", "live:{}"])
+def test_a_stream_that_is_closed_has_no_data_files_open(rich, tmp_path, source):
+    """A file that is removed while it is open keeps its room."""
+    folder = shutil.copytree(rich.folder, tmp_path / "run")
+
+    def still_open():
+        found = [os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")]
+        return [path for path in found if os.path.dirname(path) == str(folder)]
+
+    with open_stream(source.format(folder)) as stream:
+        frames = next(iter(stream.follow_runs())).epix.raw.values
+        assert len(frames)
+        assert still_open()
+    assert not still_open()
 
 
 def test_a_function_of_the_user_that_finds_no_event_is_not_hidden(rich):
