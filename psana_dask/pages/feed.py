@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 KEPT_EVENTS = 2000
 """Events whose numbers are kept for histograms and scatter plots."""
 
+GATHER_SECONDS = 0.05
+"""Events are gathered so long for the means: sums of many pixels cost more per batch than per event."""
+
 RATE_SECONDS = 2.0
 """Time over which rates are taken."""
 
@@ -293,7 +296,7 @@ class Feed:
     # ---- the thread ---------------------------------------------------------------------------
     def _read(self) -> None:
         try:
-            for run in self._events.runs(BATCH, None):
+            for run in self._events.runs(BATCH, None, GATHER_SECONDS if self.means else 0.0):
                 self._take(run._view)
         except BaseException as error:
             self.error = error

@@ -25,7 +25,7 @@ class Following(Protocol):
     def counters(self) -> Counters:
         """What became of the events so far."""
 
-    def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
+    def runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
         """Yield the events in order, as Runs of a few; from one thread."""
 
     def close(self) -> None:
@@ -68,9 +68,9 @@ class StreamEvents:
         """What became of the events so far."""
         return self._stream.counters
 
-    def runs(self, batch: int, timeout: float | None) -> Iterator[Run]:
+    def runs(self, batch: int, timeout: float | None, gather: float = 0.0) -> Iterator[Run]:
         """Yield the events in order."""
-        return self._stream.follow_runs(batch=batch, timeout=timeout)
+        return self._stream.follow_runs(batch=batch, timeout=timeout, gather=gather)
 
     def close(self) -> None:
         """Close the stream."""

@@ -220,7 +220,7 @@ class Two:
     def __init__(self, *runs):
         self._runs = runs
 
-    def runs(self, batch, timeout):
+    def runs(self, batch, timeout, gather=0.0):
         for run in self._runs:
             yield from (run.isel(slice(k, k + batch)) for k in range(0, len(run), batch))
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -117,6 +118,24 @@ def test_a_function_of_the_user_that_finds_no_event_is_not_hidden(rich):
 
     with open_stream(f"replay://{rich.folder}") as stream, pytest.raises(FunctionError, match="of the user"):
         list(stream.map(failing, "gmd"))
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_gathered_batches_are_some_time_apart(closed, stream_of, files, monkeypatch):
+    """Events of a tap, and of files: one every 5 ms; the last ones come at once."""
+    at_once = ListTap.receive
+
+    def trickling(tap, seconds):
+        time.sleep(0.005)
+        return at_once(tap, seconds)
+
+    monkeypatch.setattr(ListTap, "receive", trickling)
+    folder, gather, begun = os.path.dirname(closed.files[0]), 0.05, time.monotonic()
+    with open_stream(f"replay://{folder}?rate=200") if files else stream_of((1,)) as stream:
+        sizes = [len(run) for run in stream.follow_runs(gather=gather)]
+    taken, steps = time.monotonic() - begun, 4
+    assert sum(sizes) == len(closed)
+    assert len(sizes) <= taken / gather + 2 * steps
 
 
 def test_a_window_forgets(closed, stream_of):
