@@ -2,9 +2,10 @@
 
 A detector's common mode is the median of each row segment, column segment or bank.
 Sorting each group by itself costs about 15 ns a pixel.  Here 32 groups lie side by side as the
-lanes of a vector.  Counting the values below a limit brackets the middle ranks of all lanes in
-a few passes (regula falsi on the count); where that does not settle them, a comparator network
-pruned to the two middle ranks does, whatever the data.  Either way the result equals
+lanes of a vector.  Counting the values below a limit brings the limits of all lanes to a few
+ranks above the middle ones in a few passes (Newton's steps, then regula falsi on the count), and
+the largest values below a limit are those ranks; where that does not settle them, as many values
+are equal, a comparator network pruned to the two middle ranks does.  Either way the result equals
 ``np.median`` bit for bit: for an even count, half the float32 sum of the two middle values.
 
 Pixels that do not count are +inf, which no limit reaches; for the network every other one
@@ -25,7 +26,8 @@ from psana_dask.jit import njit
 LANES = 32  # groups at once: two 16-float vectors; 256 rows of them stay in a 32 KiB cache
 SHORT = 96  # up to this length the network is faster than the search
 EIGHTHS = 152  # comparators of the network for 64 inputs that `_sort_eighths` does: 8 x 19
-SEARCHES = 12  # counts before the network takes over; 5 to 10 suffice for noise
+SEARCHES = 12  # counts before the network takes over; 3 to 6 suffice for noise
+NEAR = 4  # ranks above the middle within which a limit is near enough
 
 BOTH, ONLY_MIN, ONLY_MAX = 0, 1, 2
 
@@ -83,8 +85,8 @@ def network_inputs(length: int) -> int:
 def workspace(length: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
     """Return the network, lane buffer, state and hint for groups of `length`."""
     inputs = network_inputs(length)
-    hint = np.array([0, 8], dtype)  # ADU: first guess of a median, and first step of the search
-    return (median_network(inputs), np.zeros((inputs, LANES), dtype), np.zeros((10, LANES), dtype), hint)
+    hint = np.array([0, 8, 0.5], dtype)  # ADU: a median, its spread from lane to lane, one rank near it
+    return (median_network(inputs), np.zeros((inputs, LANES), dtype), np.zeros((15, LANES), dtype), hint)
 
 
 @njit()
@@ -174,51 +176,93 @@ def neighbours(buf: Floats, limit: Floats, below: Floats, above: Floats) -> None
 
 
 @njit()
-def _next_limits(state: Floats, step: float) -> bool:
-    """Move every lane's limit towards its rank; True when all have found it."""
+def _next_limits(state: Floats, rank: float) -> bool:
+    """Move every lane's limit to where a little more than `need` are below it; True when all are there.
+
+    `rank` is what a limit moves by per rank while it is not known on which side it is.
+    """
     need, t, count = state[0], state[1], state[2]
     low, n_low, high, n_high = state[3], state[4], state[5], state[6]
     one, half = state.dtype.type(1), state.dtype.type(0.5)
     found = True
     for lane in range(LANES):
-        c = count[lane]
-        if c == need[lane]:
-            high[lane] = t[lane]
+        c, aim = count[lane], need[lane] + one + half
+        if (c >= need[lane]) & (c < need[lane] + NEAR):
+            high[lane], n_high[lane] = t[lane], c
             continue
         found = False
         if c < need[lane]:
             low[lane], n_low[lane] = t[lane], c
         else:
             high[lane], n_high[lane] = t[lane], c
-        if low[lane] == -np.inf:
-            t[lane] = high[lane] - step
-        elif high[lane] == np.inf:
-            t[lane] = low[lane] + step
+        if (low[lane] == -np.inf) | (high[lane] == np.inf):
+            t[lane] += (aim - c) * rank
         else:
-            part = (need[lane] - n_low[lane] + half) / (n_high[lane] - n_low[lane] + one)
+            part = (aim - n_low[lane] + half) / (n_high[lane] - n_low[lane] + one)
             t[lane] = low[lane] + (high[lane] - low[lane]) * part
     return found
 
 
 @njit()
-def _search(buf: Floats, state: Floats, guess: float, spread: float) -> bool:
+def _largest(buf: Floats, limit: Floats, top: Floats) -> None:
+    """Find, lane by lane, the smallest value beyond a limit and the four largest that are not.
+
+    `top` is one flat array of five rows of lanes, so that the compiler tests for no overlaps.
+    """
+    inf = buf.dtype.type(np.inf)
+    top[:LANES] = inf
+    top[LANES:] = -inf
+    for i in range(0, buf.shape[0] - 1, 2):
+        row, other = buf[i], buf[i + 1]
+        for lane in range(LANES):
+            v, w, t = row[lane], other[lane], limit[lane]
+            above = top[lane]
+            a, b, c, d = top[lane + 32], top[lane + 64], top[lane + 96], top[lane + 128]
+            x, y = (inf if v <= t else v), (inf if w <= t else w)
+            x = x if x < y else y
+            top[lane] = x if x < above else above
+            v, w = (v if v <= t else -inf), (w if w <= t else -inf)
+            v, w = (v if v > w else w), (w if v > w else v)
+            a, v = (v if v > a else a), (a if v > a else v)
+            b, w = (w if w > b else b), (b if w > b else w)
+            b, v = (v if v > b else b), (b if v > b else v)
+            c, w = (w if w > c else c), (c if w > c else w)
+            c, v = (v if v > c else c), (c if v > c else v)
+            v = v if v > w else w
+            top[lane + 32], top[lane + 64], top[lane + 96] = a, b, c
+            top[lane + 128] = v if v > d else d
+
+
+@njit()
+def _settle(buf: Floats, state: Floats) -> None:
+    """Write the lower and upper middle of every lane, whose limit is less than `NEAR` ranks above."""
+    need, count, lower, upper = state[0], state[2], state[7], state[8]
+    _largest(buf, state[1], state[10:].reshape(-1))
+    for lane in range(LANES):
+        k = np.int32(count[lane] - need[lane])
+        lower[lane] = state[11 + k, lane]
+        upper[lane] = state[10 + k, lane]
+
+
+@njit()
+def _search(buf: Floats, state: Floats, guess: float, rank: float) -> bool:
     """Find the lower and upper middle of every lane by counting; False if it does not come near.
 
-    Regula falsi on the count brackets the rank; then the largest value below the bracket's
-    upper end is the lower middle if fewer than `need` values are smaller, which also settles
-    equal values.  Rows of `state`: need, limit, count, low, n_low, high, n_high, lower, upper.
+    Where limits do not come near enough, as many values are equal: the largest value below the
+    bracket's upper end is the lower middle if fewer than `need` values are smaller.
+    Rows of `state`: need, limit, count, low, n_low, high, n_high, lower, upper, n, and what `_largest` finds.
     """
     need, t, count, high, lower, upper = state[0], state[1], state[2], state[5], state[7], state[8]
     for lane in range(LANES):
         t[lane] = guess
         state[3, lane] = -np.inf
         high[lane] = np.inf
-    step = spread
     for _ in range(SEARCHES):
         count_up_to(buf, t, count)
-        if _next_limits(state, step):
-            break
-        step += step
+        if _next_limits(state, rank):
+            _settle(buf, state)
+            return True
+        rank += rank
     neighbours(buf, high, lower, upper)
     count_up_to(buf, lower, count)
     for lane in range(LANES):
@@ -229,6 +273,18 @@ def _search(buf: Floats, state: Floats, guess: float, spread: float) -> bool:
         good &= (state[3, lane] < need[lane]) & (count[lane] >= need[lane])
         upper[lane] = lower[lane] if count[lane] > need[lane] else upper[lane]
     return good
+
+
+@njit()
+def _rank(state: Floats, before: float) -> float:
+    """Return how far a rank near the middle is from the next one, on average."""
+    total, count = 0.0, 0
+    for lane in range(LANES):
+        apart = state[11, lane] - state[14, lane]
+        if 0 < apart < np.inf:
+            total += apart
+            count += NEAR - 1
+    return total / count if count > 0 else before
 
 
 @njit()
@@ -287,7 +343,8 @@ def _lane_corrections(
 ) -> None:
     """Write the correction of each lane to row 2 of `state`: its median, 0 where it does not apply.
 
-    `hint` holds a guess of the median and of its spread from lane to lane, and is renewed.
+    `hint` holds a guess of the median, of its spread from lane to lane, and of how far a rank near
+    it is from the next one, and is renewed.
     """
     n, need, cm = state[9], state[0], state[2]
     for lane in range(LANES):
@@ -295,7 +352,9 @@ def _lane_corrections(
     count_up_to(buf, state[1], n)
     for lane in range(LANES):
         need[lane] = (np.int32(n[lane]) + 1) >> 1
-    if buf.shape[0] <= SHORT or not _search(buf, state, hint[0], hint[1]):
+    if buf.shape[0] > SHORT and _search(buf, state, hint[0], hint[2]):
+        hint[2] = _rank(state, hint[2])
+    else:
         _by_network(buf, net, state)
     half = buf.dtype.type(0.5)
     low, high = buf.dtype.type(-16384), buf.dtype.type(16383)

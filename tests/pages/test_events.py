@@ -340,6 +340,10 @@ def _rings(page):
 
 
 def _sent(page):
+    """Return the shape of the picture that the browser has, and its width; waits for one."""
+    page.wait_for_function(
+        "() => Bokeh.documents[0].get_model_by_name('picture').renderers[0].data_source.data.image?.length"
+    )
     return page.evaluate("""() => {
         const image = Bokeh.documents[0].get_model_by_name('picture').renderers[0].data_source.data
         return [image.image[0].shape ?? [image.image[0].length], image.dw[0]]
