@@ -27,6 +27,8 @@ SLOT_BYTES = 256 * 2**20
 LEAST_SLOTS, MOST_SLOTS = 16, 256
 """How much memory is ready for what comes while Python is busy: half a second of 4 MB at 120 Hz."""
 
+PAGE_BYTES = 4096
+
 SIZES = {"xtc2": (20, 12), "xtc": (36, 20)}
 """Where a header has the extent, and what it does not count, by format."""
 
@@ -107,7 +109,6 @@ def _drain(
     scratch[32:36].view(np.int32)[0] = files[0]
     scratch[36] = 1  # POLLIN
     scratch[96] = 1  # what is written to wake the reader: a 1 of 8 bytes
-    warm = 0
     while state[STOP] == 0:
         asked = state[ASKED]
         slot = _free_slot(slots)
@@ -141,11 +142,7 @@ def _drain(
                 _write(files[2], base + 96, 8)
                 slot = _free_slot(slots)
         state[ANSWERED] = asked
-        if warm < slots.size:  # fresh pages cost more than the copy: they are touched while nothing comes
-            if slots[warm]:
-                _pread(files[1], slots[warm], state[SIZE], 0)
-            warm += 1
-        elif slot >= 0:
+        if slot >= 0:
             _poll(polled, 1, _IDLE_MS)
         else:
             _poll(0, 0, _FULL_MS)
@@ -183,6 +180,8 @@ class Drain:
         scratch = np.zeros(128, np.uint8)
         given = (self._state, files, back, self._others, self._slots, self._order, self._sizes, scratch)
         self.ready()
+        for slot in self._memory:  # fresh pages cost more than the copy: before events come
+            slot[::PAGE_BYTES] = 0
         self._thread = threading.Thread(target=self._run, args=given, daemon=True)
         self._thread.start()
 

@@ -191,13 +191,24 @@ def grouped(moments: Iterable[Moment], most: int = GROUP_EVENTS) -> Iterator[Mom
 
 
 def paced(events: Iterable[Any], rate: float | None, count: Any = len) -> Iterator[Any]:
-    """Yield things when they are due, `rate` events a second; at once if it is None."""
-    start, given = time.monotonic(), 0
+    """Yield things when they are due, `rate` events a second; at once if it is None.
+
+    The clock starts with the first event and stands still while a transition waits for its clients:
+    events do not come in a burst after it.
+    """
+    start: float | None = None
+    given = 0
     for thing in events:
-        if rate:
+        counted = count(thing)
+        if rate and counted and start is not None:
             time.sleep(max(0.0, start + given / rate - time.monotonic()))
+        begun = time.monotonic()
         yield thing
-        given += count(thing)
+        if start is None:
+            start = time.monotonic() if counted else None
+        elif not counted:
+            start += time.monotonic() - begun
+        given += counted
 
 
 def serve(sender: Sender, moments: Iterable[Moment], rate: float | None = None) -> None:

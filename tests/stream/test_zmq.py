@@ -15,7 +15,7 @@ from psana_dask.errors import ReadError, StreamWarning
 from psana_dask.simulate.runs import DEMO_DETECTORS
 from psana_dask.stream import open_stream
 from psana_dask.stream.replay import moments
-from psana_dask.stream.sending import Sender, grouped, repeated, serve
+from psana_dask.stream.sending import Sender, grouped, paced, repeated, serve
 
 zmq = pytest.importorskip("zmq")
 
@@ -236,3 +236,18 @@ def test_serve_stops_at_a_signal(closed, server, url):
         take(stream, 5)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 130
+
+
+def test_a_transition_that_waits_is_followed_by_no_burst():
+    """Ten events at 100 Hz; between them something that takes long and is no event."""
+    begun = []
+    for thing in paced([1] * 5 + [0] + [1] * 5, 100.0, int):
+        begun.append(time.monotonic())
+        time.sleep(0 if thing else 0.1)
+    assert begun[-1] - begun[0] >= 0.1 + 9 * 0.01
+
+
+def test_without_a_rate_nothing_waits():
+    began = time.monotonic()
+    assert list(paced(range(1000), None, int)) == list(range(1000))
+    assert time.monotonic() - began < 1
