@@ -27,7 +27,8 @@ LANES = 32  # groups at once: two 16-float vectors; 256 rows of them stay in a 3
 SHORT = 96  # up to this length the network is faster than the search
 EIGHTHS = 152  # comparators of the network for 64 inputs that `_sort_eighths` does: 8 x 19
 SEARCHES = 12  # counts before the network takes over; 3 to 6 suffice for noise
-NEAR = 4  # ranks above the middle within which a limit is near enough
+NEAR = 4  # ranks above the middle within which a limit is near enough: as many as `_largest` finds
+LANES_2, LANES_3, LANES_4 = 2 * LANES, 3 * LANES, 4 * LANES
 
 BOTH, ONLY_MIN, ONLY_MAX = 0, 1, 2
 
@@ -85,7 +86,7 @@ def network_inputs(length: int) -> int:
 def workspace(length: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
     """Return the network, lane buffer, state and hint for groups of `length`."""
     inputs = network_inputs(length)
-    hint = np.array([0, 8, 0.5], dtype)  # ADU: a median, its spread from lane to lane, one rank near it
+    hint = np.array([0, 0.5], dtype)  # ADU: a median, and one rank near it
     return (median_network(inputs), np.zeros((inputs, LANES), dtype), np.zeros((15, LANES), dtype), hint)
 
 
@@ -217,7 +218,7 @@ def _largest(buf: Floats, limit: Floats, top: Floats) -> None:
         for lane in range(LANES):
             v, w, t = row[lane], other[lane], limit[lane]
             above = top[lane]
-            a, b, c, d = top[lane + 32], top[lane + 64], top[lane + 96], top[lane + 128]
+            a, b, c, d = top[lane + LANES], top[lane + LANES_2], top[lane + LANES_3], top[lane + LANES_4]
             x, y = (inf if v <= t else v), (inf if w <= t else w)
             x = x if x < y else y
             top[lane] = x if x < above else above
@@ -229,8 +230,8 @@ def _largest(buf: Floats, limit: Floats, top: Floats) -> None:
             c, w = (w if w > c else c), (c if w > c else w)
             c, v = (v if v > c else c), (c if v > c else v)
             v = v if v > w else w
-            top[lane + 32], top[lane + 64], top[lane + 96] = a, b, c
-            top[lane + 128] = v if v > d else d
+            top[lane + LANES], top[lane + LANES_2], top[lane + LANES_3] = a, b, c
+            top[lane + LANES_4] = v if v > d else d
 
 
 @njit()
@@ -343,8 +344,7 @@ def _lane_corrections(
 ) -> None:
     """Write the correction of each lane to row 2 of `state`: its median, 0 where it does not apply.
 
-    `hint` holds a guess of the median, of its spread from lane to lane, and of how far a rank near
-    it is from the next one, and is renewed.
+    `hint` holds a guess of the median, and of how far a rank near it is from the next one, and is renewed.
     """
     n, need, cm = state[9], state[0], state[2]
     for lane in range(LANES):
@@ -352,13 +352,13 @@ def _lane_corrections(
     count_up_to(buf, state[1], n)
     for lane in range(LANES):
         need[lane] = (np.int32(n[lane]) + 1) >> 1
-    if buf.shape[0] > SHORT and _search(buf, state, hint[0], hint[2]):
-        hint[2] = _rank(state, hint[2])
+    if buf.shape[0] > SHORT and _search(buf, state, hint[0], hint[1]):
+        hint[1] = _rank(state, hint[1])
     else:
         _by_network(buf, net, state)
     half = buf.dtype.type(0.5)
     low, high = buf.dtype.type(-16384), buf.dtype.type(16383)
-    total, away, count = 0.0, 0.0, 0
+    total, count = 0.0, 0
     for lane in range(LANES):
         lower = state[7, lane]
         odd = np.int32(n[lane]) & 1
@@ -369,11 +369,9 @@ def _lane_corrections(
         cm[lane] = c if wanted else buf.dtype.type(0)
         if wanted:
             total += c
-            away += abs(c - hint[0])
             count += 1
     if count > 0:
         hint[0] = total / count
-        hint[1] = max(2 * away / count, 1e-3)
 
 
 @njit()
